@@ -1,0 +1,293 @@
+"""The ASE faces: Atoms → potential.bind(atoms) → bound.evaluate → results.
+
+`SpinCalculator` serves any potential; the others spell out the parameters of a common one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.geometry import find_mic
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from ase_klm.electrons.bands import band_structure
+from ase_klm.errors import KLMError
+from ase_klm.moments import is_magnetic
+from ase_klm.potentials.base import BoundPotential, Potential, checked_device, same
+from ase_klm.potentials.exchange import Bond, Exchange
+from ase_klm.potentials.kondo import Kondo
+from ase_klm.potentials.zeeman import Zeeman
+
+
+class SpinCalculator(Calculator):
+    """ASE calculator of a potential.
+
+    Results: `energy` and `free_energy` (eV; the potential whose gradients the forces are), `magnetic_forces`
+    (-∂E/∂m, eV/μB, shape (N, 3)), and `forces` (eV/Å) and `stress` (eV/Å³, Voigt) where the potential gives them;
+    all from one evaluation, as float64 NumPy arrays.
+
+    The bonds of a potential belong to the structure that was seen first. They are kept while atoms move by less than
+    half a bond and the cell is strained by less than a fifth, and found anew for a structure beyond that.
+
+    Parameters
+    ----------
+    potential : Potential
+        For instance ``Exchange({1: -0.01}) + Zeeman((0, 0, 1e-3))``.
+    device : str
+        Where torch works, "cpu" or "cuda".
+    """
+
+    implemented_properties = ["energy", "free_energy", "magnetic_forces", "forces", "stress"]
+
+    def __init__(self, potential: Potential, device: str = "cpu") -> None:
+        super().__init__()
+        if not isinstance(potential, Potential):
+            raise KLMError(
+                f"{type(potential).__name__} is not a potential",
+                "SpinCalculator serves potentials of ase_klm.potentials and their sums",
+                "build one, e.g. potentials.Zeeman(field); ASE calculators become one by potentials.Foreign(calc)",
+            )
+        self.device = str(checked_device(device))
+        self.potential = potential
+
+    @property
+    def potential(self) -> Potential:
+        """The potential; setting it discards results and bonds."""
+        return self._potential
+
+    @potential.setter
+    def potential(self, potential: Potential) -> None:
+        self._potential = potential
+        self._bound: BoundPotential | None = None
+        self._bonded: Atoms | None = None
+        self.reset()
+
+    def bound(self, atoms: Atoms) -> BoundPotential:
+        """The potential bound to the lattice of these atoms, kept from call to call."""
+        if self._bound is None or self._bonded is None or not _same_lattice(self._bonded, atoms):
+            self._bound = self.potential.bind(atoms, self.device)
+            self._bonded = atoms.copy()
+        return self._bound
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        super().calculate(atoms, properties, system_changes)
+        bound = self.bound(self.atoms)
+        state = BoundPotential(self.atoms, self.device)
+        found = bound.evaluate(state.moments, state.positions, state.cell)
+        self.results = {
+            "energy": float(found.energy),
+            "free_energy": float(found.energy),
+            "magnetic_forces": found.magnetic_forces.cpu().numpy(),
+        }
+        if found.forces is not None:
+            self.results["forces"] = found.forces.cpu().numpy()
+        if found.stress is not None and self.atoms.cell.rank == 3:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress.cpu().numpy())
+        self.results |= {name: value.item() for name, value in found.extras.items()}
+
+
+class _ParametrisedCalculator(SpinCalculator):
+    """A calculator made from keywords; `set` and changes of `parameters` are noticed and discard results."""
+
+    def __init__(self, device: str = "cpu", **parameters: Any) -> None:
+        super().__init__(self._build(**parameters), device)
+        self.parameters.update(parameters)
+        self._built_from = _copied(parameters)
+
+    @staticmethod
+    def _build(**parameters: Any) -> Potential:
+        raise NotImplementedError
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        """Change parameters given at construction, e.g. ``calc.set(field=(0, 0, 0.005))``."""
+        changed = {name: value for name, value in parameters.items() if not same(self.parameters.get(name), value)}
+        unknown = [name for name in changed if name not in self.parameters]
+        if unknown:
+            raise KLMError(
+                f"{type(self).__name__} has no parameter {unknown[0]!r}",
+                f"it has {', '.join(self.parameters)}",
+                "check the spelling",
+            )
+        if changed:
+            self.potential = self._build(**(dict(self.parameters) | changed))
+            self.parameters.update(changed)
+            self._built_from = _copied(self.parameters)
+        return changed
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        if not same(dict(self.parameters), self._built_from):  # changed behind our back, e.g. calc.parameters.field
+            self.potential = self._build(**self.parameters)
+            self._built_from = _copied(self.parameters)
+        return super().check_state(atoms, tol)
+
+
+class KondoEDCalculator(_ParametrisedCalculator):
+    """Kondo lattice solved by exact diagonalisation, with classical spins in a Zeeman field.
+
+    H = -Σ_(ij)s t_ij c†_is c_js - (J/2) Σ_i m_i·(c†_i σ c_i), E = <H> - Σ_i field·m_i; see `potentials.Kondo` for
+    the parameters, the meaning of the energy and the further results (`chemical_potential`, `number_of_electrons`,
+    `gap`, `entropy`, `band_energy`).
+
+    Parameters
+    ----------
+    hopping : mapping or callable
+        {shell: t} in eV, or a function of distance (with `cutoff`), e.g. `potentials.ExponentialHopping`.
+    J : float
+        Kondo coupling, eV; may be negative.
+    filling, mu : float
+        Exactly one: electrons per state (0 to 1), or the chemical potential in eV.
+    temperature : float
+        Electronic kT, eV.
+    field : array_like
+        eV/μB, shape (3,), or (N, 3) for each site.
+    kpts : tuple
+        Γ-centred mesh (n1, n2, n3).
+    cutoff : float, optional
+        Å, with a hopping function only.
+    solver : str
+        "auto", "all" eigenpairs in batches, or eigenvectors of "occupied" states only.
+    dtype : str
+        "float64" or "float32"; the diagonalisation is complex128 or complex64.
+    device : str
+        "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        hopping: Mapping[int, float] | Callable[..., Any],
+        J: float,
+        filling: float | None = None,
+        mu: float | None = None,
+        temperature: float = 0.0,
+        field: Any = (0.0, 0.0, 0.0),
+        kpts: Sequence[int] = (1, 1, 1),
+        cutoff: float | None = None,
+        solver: str = "auto",
+        dtype: str = "float64",
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            device=device,
+            hopping=hopping,
+            J=J,
+            filling=filling,
+            mu=mu,
+            temperature=temperature,
+            field=field,
+            kpts=kpts,
+            cutoff=cutoff,
+            solver=solver,
+            dtype=dtype,
+        )
+
+    @staticmethod
+    def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
+        return Kondo(**parameters) + Zeeman(field)
+
+    def band_structure(self, atoms: Atoms | None = None, path: Any = None, npoints: int = 100) -> Any:
+        """Electron bands of the texture as ASE's `BandStructure`, energies in eV from zero, reference at mu.
+
+        Parameters
+        ----------
+        atoms : Atoms, optional
+            Default: those of the last calculation.
+        path : str or BandPath, optional
+            As in ``atoms.cell.bandpath``, e.g. "GMKG"; default ASE's path of the cell.
+        npoints : int
+            Points along a path given as a string.
+        """
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
+            raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
+        self.get_property("energy", structure)
+        kondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
+        return band_structure(kondo, structure, path, npoints, self.results["chemical_potential"])
+
+
+class ExchangeCalculator(_ParametrisedCalculator):
+    """Bilinear exchange of directions in a Zeeman field; see `potentials.Exchange` for the parameters.
+
+    E = Σ_bonds e_i·M·e_j + Σ_i e_i·A_i·e_i - Σ_i f_i·e_i - Σ_i field·m_i, every bond once, M > 0 antiferromagnetic.
+
+    Parameters
+    ----------
+    shells : mapping, optional
+        {shell: J} in eV, shells counted among the magnetic atoms.
+    bonds : sequence, optional
+        (i, j, (n1, n2, n3), M) with M in eV.
+    onsite, site_fields : array_like, optional
+        A, shape (N, 3, 3), and f, shape (N, 3), in eV.
+    field : array_like
+        eV/μB, shape (3,) or (N, 3).
+    device : str
+        "cpu" or "cuda".
+    """
+
+    def __init__(
+        self,
+        shells: Mapping[int, Any] | None = None,
+        bonds: Sequence[Bond] | None = None,
+        onsite: Any = None,
+        site_fields: Any = None,
+        field: Any = (0.0, 0.0, 0.0),
+        device: str = "cpu",
+    ) -> None:
+        super().__init__(
+            device=device, shells=shells, bonds=bonds, onsite=onsite, site_fields=site_fields, field=field
+        )
+
+    @staticmethod
+    def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
+        return Exchange(**parameters) + Zeeman(field)
+
+
+def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with their arrays and containers copied; functions stay as they are."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return value.copy()
+        if isinstance(value, Mapping):
+            return {key: copy(entry) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(copy(entry) for entry in value)
+        return value
+
+    return {name: copy(value) for name, value in parameters.items()}
+
+
+def _same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
+    """Whether the bonds found on one structure still belong to the other."""
+    if (
+        len(bonded) != len(atoms)
+        or not np.array_equal(bonded.numbers, atoms.numbers)
+        or not np.array_equal(bonded.pbc, atoms.pbc)
+        or not np.array_equal(is_magnetic(bonded), is_magnetic(atoms))
+    ):
+        return False
+    if np.array_equal(bonded.positions, atoms.positions) and np.array_equal(bonded.cell.array, atoms.cell.array):
+        return True
+    if bonded.cell.rank < 3 or atoms.cell.rank < 3:
+        strained = np.allclose(bonded.cell.array, atoms.cell.array)
+        moved = atoms.positions - bonded.positions
+    else:
+        deformation = np.linalg.solve(bonded.cell.array, atoms.cell.array)
+        strained = bool(np.abs(deformation - np.eye(3)).max() < 0.2)
+        moved = atoms.positions - bonded.positions @ deformation
+    shortest = np.linalg.norm(_nearest_vector(bonded))
+    return strained and bool(np.linalg.norm(moved, axis=1).max() < 0.5 * shortest)
+
+
+def _nearest_vector(atoms: Atoms) -> np.ndarray:
+    """Vector from atom 0 to the atom, or the image of itself, closest to it."""
+    others, lengths = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
+    images = atoms.cell.array[atoms.pbc & atoms.cell.any(1)]
+    vectors = np.concatenate([others.reshape(-1, 3), images])
+    return vectors[np.argmin(np.linalg.norm(vectors, axis=1))] if len(vectors) else np.full(3, np.inf)

@@ -1,0 +1,204 @@
+"""Bonds of periodic structures: neighbour shells on a reference structure, and neighbour lists within a cutoff.
+
+A bond (i, j, R) joins atom i in the home cell to atom j in the cell R = (n1, n2, n3); every bond is listed once, so
+(j, i, -R) is not listed beside it. Neighbours are found by matscipy (linear in the number of atoms).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import complete_cell
+from matscipy.neighbours import neighbour_list
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ase_klm.errors import KLMError
+
+SHELL_TOLERANCE = 0.01
+"""Distances closer than this fraction of the shortest one belong to the same shell."""
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """Bonds, each once.
+
+    Attributes
+    ----------
+    i, j : ndarray
+        Atoms joined, shape (n_bonds,).
+    cells : ndarray
+        Cell R of atom j, shape (n_bonds, 3), integers.
+    vectors : ndarray
+        r_j + R·cell - r_i on the reference structure, Å, shape (n_bonds, 3).
+    shells : ndarray
+        Number of the neighbour shell, counted from 1, shape (n_bonds,); zero where no shell was asked for.
+    """
+
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+    cells: NDArray[np.int64]
+    vectors: NDArray[np.float64]
+    shells: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    def __getitem__(self, selection: NDArray[np.bool_]) -> "Bonds":
+        return Bonds(
+            self.i[selection], self.j[selection], self.cells[selection], self.vectors[selection], self.shells[selection]
+        )
+
+    @property
+    def distances(self) -> NDArray[np.float64]:
+        """Lengths on the reference structure, Å, shape (n_bonds,)."""
+        return np.linalg.norm(self.vectors, axis=1)
+
+
+def with_complete_cell(atoms: Atoms) -> Atoms:
+    """Copy with three cell vectors: missing ones become normal vectors longer than the structure is wide."""
+    if atoms.cell.rank == 3:
+        return atoms
+    if np.any(atoms.pbc & ~atoms.cell.any(1)):
+        raise KLMError(
+            "the cell has a zero vector along a periodic direction",
+            f"pbc = {atoms.pbc.tolist()} while cell = {atoms.cell.array.tolist()}",
+            "give that direction a cell vector, or switch its periodicity off",
+        )
+    completed = atoms.copy()
+    missing = ~atoms.cell.any(1)
+    cell = complete_cell(atoms.cell)
+    extent = np.ptp(atoms.positions, axis=0).max() + 1.0
+    cell[missing] *= extent / np.linalg.norm(cell[missing], axis=1, keepdims=True)
+    completed.cell[:] = cell
+    return completed
+
+
+def bonds_within(atoms: Atoms, cutoff: float) -> Bonds:
+    """All bonds not longer than `cutoff` (Å), each once, sorted by (i, j, R)."""
+    if not (np.isfinite(cutoff) and cutoff > 0):
+        raise KLMError(f"cutoff = {cutoff!r} is not a length", "it must be a positive number of Å", "give cutoff > 0")
+    if len(atoms) == 0:
+        raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
+    i, j, vectors, cells = neighbour_list("ijDS", with_complete_cell(atoms), float(cutoff))
+    # (i, j, R) and (j, i, -R) are the same bond: keep i < j, and for i = j the R whose first non-zero entry is positive
+    leading = np.where(cells[:, 0] != 0, cells[:, 0], np.where(cells[:, 1] != 0, cells[:, 1], cells[:, 2]))
+    once = (i < j) | ((i == j) & (leading > 0))
+    i, j, vectors, cells = i[once], j[once], vectors[once], cells[once]
+    order = np.lexsort((*cells.T[::-1], j, i))
+    return Bonds(
+        i[order].astype(np.int64),
+        j[order].astype(np.int64),
+        cells[order].astype(np.int64),
+        vectors[order],
+        np.zeros(len(order), dtype=np.int64),
+    )
+
+
+def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool_] | None = None) -> Bonds:
+    """Bonds of the numbered neighbour shells: shell 1 has the shortest distance of the structure, and so on.
+
+    In a cell so small that a shell wraps onto the atom itself, the bonds (i, i, R) are listed like all others, so
+    that whatever they carry adds up.
+
+    Parameters
+    ----------
+    shells : iterable of int
+        Shell numbers, counted from 1.
+    among : ndarray of bool, optional
+        Atoms to join, shape (N,); the others are skipped and do not define shells. Default: all.
+
+    Raises
+    ------
+    KLMError
+        When a number is not a positive integer, or the structure has no such shell.
+    """
+    wanted = sorted(set(shells))
+    for shell in wanted:
+        if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
+            raise KLMError(
+                f"{shell!r} is not a shell number",
+                "shells are counted 1, 2, 3... by increasing distance",
+                "use integers from 1, e.g. {1: 1.0, 3: -0.85}",
+            )
+    if among is not None and not among.all():
+        chosen = np.flatnonzero(among)
+        bonds = neighbour_shells(atoms[chosen], wanted)
+        return Bonds(chosen[bonds.i], chosen[bonds.j], bonds.cells, bonds.vectors, bonds.shells)
+    highest = wanted[-1] if wanted else 0
+    cutoff = _first_cutoff(atoms)
+    while True:
+        bonds = bonds_within(atoms, cutoff)
+        numbers, lengths = _number_shells(bonds.distances)
+        # a shell is complete when its longest possible member is inside the cutoff
+        complete = int(np.sum(lengths * (1 + 2 * SHELL_TOLERANCE) < cutoff))
+        if complete >= highest:
+            kept = np.isin(numbers, wanted)
+            return Bonds(bonds.i[kept], bonds.j[kept], bonds.cells[kept], bonds.vectors[kept], numbers[kept])
+        if not atoms.pbc.any() and cutoff > 2 * np.linalg.norm(np.ptp(atoms.positions, axis=0)) + 1:
+            raise KLMError(
+                f"shell {highest} does not exist",
+                f"this non-periodic structure of {len(atoms)} atoms has only {complete} neighbour shells",
+                "ask for a lower shell, or check pbc",
+            )
+        cutoff *= 1.5
+
+
+def _first_cutoff(atoms: Atoms) -> float:
+    """A length of the order of the distance between neighbours."""
+    extent = np.ptp(atoms.positions, axis=0)
+    lengths = [np.linalg.norm(v) for v, periodic in zip(atoms.cell, atoms.pbc, strict=True) if periodic]
+    if not lengths:
+        return float(max(np.linalg.norm(extent) / max(len(atoms), 1), 1e-3) * 1.5)
+    dimension = len(lengths)
+    return float((np.prod(lengths) / len(atoms)) ** (1 / dimension) * 1.5)
+
+
+def _number_shells(distances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Shell number of each distance, and the length of each shell."""
+    if len(distances) == 0:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    order = np.argsort(distances, kind="stable")
+    ascending = distances[order]
+    steps = np.diff(ascending) > SHELL_TOLERANCE * ascending[0]
+    numbers = np.empty(len(distances), dtype=np.int64)
+    numbers[order] = np.concatenate(([1], 1 + np.cumsum(steps)))
+    return numbers, ascending[np.concatenate(([True], steps))]
+
+
+def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
+    """Shortest lattice translations of the structure without its moments, Å, shape (n_periodic, 3).
+
+    For a supercell of a lattice they span the primitive cell; the Brillouin zone of plots belongs to them.
+    """
+    periodic = np.flatnonzero(atoms.pbc)
+    completed = with_complete_cell(atoms)
+    scaled = completed.get_scaled_positions(wrap=True)
+    rarest = min(set(atoms.numbers.tolist()), key=lambda z: int(np.sum(atoms.numbers == z)))
+    images = np.flatnonzero(atoms.numbers == rarest)
+    cell = completed.cell.array
+    shifts = np.array([(a, b, c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)], dtype=float)
+    shifts = shifts[(shifts[:, ~atoms.pbc] == 0).all(axis=1)]
+    candidates = (scaled[images] - scaled[images[0]])[:, None, :] + shifts[None]
+    candidates = candidates.reshape(-1, 3)
+    lengths = np.linalg.norm(candidates @ cell, axis=1)
+    chosen: list[NDArray[np.float64]] = []
+    for candidate in candidates[np.argsort(lengths, kind="stable")]:
+        vector = candidate @ cell
+        if np.linalg.norm(vector) < 1e-6:
+            continue
+        trial = np.array([*chosen, vector])
+        independent = np.linalg.svd(trial, compute_uv=False)[-1] > 1e-3 * np.linalg.norm(vector)
+        if independent and _is_translation(scaled, atoms.numbers, candidate):
+            chosen.append(vector)
+        if len(chosen) == len(periodic):
+            break
+    return np.array(chosen).reshape(-1, 3)
+
+
+def _is_translation(scaled: NDArray[np.float64], numbers: NDArray[np.int64], shift: NDArray[np.float64]) -> bool:
+    """Whether the shift (in cell coordinates) maps the structure onto itself."""
+    tree = cKDTree(scaled % 1.0 % 1.0, boxsize=1.0)
+    distance, image = tree.query((scaled + shift) % 1.0 % 1.0)
+    return bool(np.all(distance < 1e-5) and np.array_equal(numbers[image], numbers))

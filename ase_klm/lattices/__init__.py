@@ -1,0 +1,99 @@
+"""Builders of spin lattices as ASE `Atoms`; planes lie in xy, chains along x, with vacuum across.
+
+Sites are numbered as by ``Atoms.repeat``: on an Lx × Ly lattice with one site a cell, index = ix·Ly + iy. The atoms
+carry no moments yet; `ase_klm.textures` or `set_moments` give them some.
+"""
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import ArrayLike
+
+from ase_klm.errors import KLMError
+
+VACUUM = 10.0
+"""Length of a non-periodic cell vector in units of the lattice constant."""
+
+
+def chain(size: int | tuple[int] = 1, a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Chain along x with `size` sites at distance `a` (Å)."""
+    return _build([(a, 0, 0)], [(0, 0, 0)], size, a, symbol)
+
+
+def square(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Square lattice of nearest-neighbour distance `a` (Å)."""
+    return _build([(a, 0, 0), (0, a, 0)], [(0, 0, 0)], size, a, symbol)
+
+
+def triangular(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Triangular lattice of nearest-neighbour distance `a` (Å): a1 = a x, a2 at 60° to it."""
+    return _build(np.array(_triangular_vectors(a)), [(0, 0, 0)], size, a, symbol)
+
+
+def triangular_magnetic_cell(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Magnetic cell of the triangular lattice's skyrmion crystals: 48 sites, vectors 4 a1 + 4 a2 and -4 a1 + 8 a2.
+
+    It is the smallest cell in which the three wave vectors of length π/3 along Γ-K fit
+    (Miyazaki, arXiv:2305.03804; Ozawa, Hayami, Motome, Phys. Rev. Lett. 118, 147205).
+    """
+    a1, a2 = _triangular_vectors(a)
+    b1, b2 = 4 * a1 + 4 * a2, -4 * a1 + 8 * a2
+    points = [i * a1 + j * a2 for i in range(-4, 9) for j in range(13)]
+    coordinates = np.linalg.solve(np.array([b1, b2, (0, 0, 1)]).T, np.array(points).T).T
+    inside = ((coordinates[:, :2] > -1e-9) & (coordinates[:, :2] < 1 - 1e-9)).all(axis=1)
+    return _build([b1, b2], np.array(points)[inside], size, a, symbol)
+
+
+def honeycomb(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Honeycomb lattice with two sites a cell, the second at (a1 + a2)/3; `a` (Å) is the lattice constant.
+
+    The nearest-neighbour distance is a/√3.
+    """
+    a1, a2 = _triangular_vectors(a)
+    return _build([a1, a2], [(0, 0, 0), (a1 + a2) / 3], size, a, symbol)
+
+
+def kagome(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Kagome lattice with three sites a cell at 0, a1/2 and a2/2; nearest-neighbour distance a/2 (Å)."""
+    a1, a2 = _triangular_vectors(a)
+    return _build([a1, a2], [(0, 0, 0), a1 / 2, a2 / 2], size, a, symbol)
+
+
+def simple_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Simple cubic lattice of lattice constant `a` (Å)."""
+    return _build(a * np.eye(3), [(0, 0, 0)], size, a, symbol)
+
+
+def body_centred_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Body-centred cubic lattice in its cubic cell of two sites; `a` (Å) is the cube's edge."""
+    return _build(a * np.eye(3), [(0, 0, 0), (a / 2, a / 2, a / 2)], size, a, symbol)
+
+
+def face_centred_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
+    """Face-centred cubic lattice in its cubic cell of four sites; `a` (Å) is the cube's edge."""
+    half = a / 2
+    return _build(a * np.eye(3), [(0, 0, 0), (0, half, half), (half, 0, half), (half, half, 0)], size, a, symbol)
+
+
+def _triangular_vectors(a: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.array((a, 0.0, 0.0)), np.array((a / 2, a * np.sqrt(3) / 2, 0.0))
+
+
+def _build(vectors: ArrayLike, basis: ArrayLike, size: int | tuple[int, ...], a: float, symbol: str) -> Atoms:
+    """Repeat a basis (Å) along one to three lattice vectors (Å), vacuum along the other directions."""
+    vectors = np.asarray(vectors, dtype=float)
+    dimension = len(vectors)
+    sizes = (size,) if isinstance(size, int | np.integer) else tuple(size)
+    if len(sizes) != dimension or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+        raise KLMError(
+            f"size = {size!r} does not fit this lattice",
+            f"it needs {dimension} positive integers, the number of cells along each lattice vector",
+            f"for instance size={(12,) * dimension!r}",
+        )
+    if not (np.isfinite(a) and a > 0):
+        raise KLMError(f"a = {a!r} is not a length", "the lattice constant must be positive, in Å", "give a > 0")
+    cell = np.eye(3) * VACUUM * a
+    cell[:dimension] = vectors
+    basis = np.asarray(basis, dtype=float)
+    pbc = np.arange(3) < dimension
+    atoms = Atoms([symbol] * len(basis), positions=basis, cell=cell, pbc=pbc)
+    return atoms.repeat((*sizes, *(1,) * (3 - dimension)))

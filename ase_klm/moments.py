@@ -1,0 +1,144 @@
+"""Magnetic moments on ASE `Atoms`.
+
+The moments live in ``atoms.arrays["initial_magmoms"]``, shape (N, 3), in μB. ASE's calculator cache sees every
+change there, and copying, slicing, repeating and writing keep them. A non-magnetic atom has a moment of exactly zero.
+"""
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from numpy.typing import ArrayLike, NDArray
+
+from ase_klm.errors import KLMError
+
+Array = NDArray[np.float64]
+
+
+def checked_array(values: ArrayLike, shape: tuple[int | None, ...], name: str, unit: str = "") -> Array:
+    """Float64 copy of `values` of the given shape (None: any length), free of NaN and infinity.
+
+    Raises
+    ------
+    KLMError
+        When the values are not numbers, have another shape, or are not finite.
+    """
+    what = f"{name} must be numbers of shape {_shape_text(shape)}{f' in {unit}' if unit else ''}"
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise KLMError(f"{name} cannot be read as an array of numbers", str(error), what) from None
+    if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+        raise KLMError(f"{name} has shape {array.shape}", f"the shape must be {_shape_text(shape)}", what)
+    if not np.isfinite(array).all():
+        bad = np.argwhere(~np.isfinite(array))
+        raise KLMError(
+            f"{name} holds NaN or infinity",
+            f"{len(bad)} entries are not finite, the first at index {tuple(bad[0].tolist())}",
+            "look where these values come from; every entry must be a finite number",
+        )
+    return array
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def set_moments(atoms: Atoms, moments: ArrayLike) -> None:
+    """Set the magnetic moment vectors, replacing whatever scalar or vector moments the atoms had.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Changed in place.
+    moments : array_like
+        Shape (N, 3), in μB, one vector an atom; exactly zero on non-magnetic atoms.
+
+    Raises
+    ------
+    KLMError
+        When the shape is wrong or a value is not finite.
+    """
+    array = checked_array(moments, (len(atoms), 3), "moments", "μB")
+    if "initial_magmoms" in atoms.arrays:  # scalar moments of a builder would fix the wrong shape
+        del atoms.arrays["initial_magmoms"]
+    atoms.set_array("initial_magmoms", array, float, (3,))
+
+
+def get_moments(atoms: Atoms) -> Array:
+    """Magnetic moment vectors, shape (N, 3), in μB, as a copy.
+
+    Scalar moments, as ASE's builders leave them, are read as collinear along z; atoms without moments give zeros.
+    """
+    if "initial_magmoms" not in atoms.arrays:
+        return np.zeros((len(atoms), 3))
+    stored = np.asarray(atoms.arrays["initial_magmoms"], dtype=np.float64)
+    if stored.ndim == 1:
+        return np.outer(stored, (0.0, 0.0, 1.0))
+    return checked_array(stored, (len(atoms), 3), "atoms.arrays['initial_magmoms']", "μB")
+
+
+def directions(moments: ArrayLike) -> Array:
+    """Unit vectors e = m/abs(m), shape (..., 3); zero where the moment is zero."""
+    m = np.asarray(moments, dtype=np.float64)
+    length = np.linalg.norm(m, axis=-1, keepdims=True)
+    return np.divide(m, length, out=np.zeros_like(m), where=length > 0)
+
+
+def is_magnetic(atoms: Atoms) -> NDArray[np.bool_]:
+    """Which atoms carry a moment, shape (N,)."""
+    return get_moments(atoms).any(axis=1)
+
+
+def rotate_moments(atoms: Atoms, rotation: ArrayLike) -> None:
+    """Rotate all moments, as ``Atoms.rotate`` does not.
+
+    Parameters
+    ----------
+    rotation : array_like
+        Proper rotation matrix, shape (3, 3), acting on column vectors: m → R m.
+
+    Raises
+    ------
+    KLMError
+        When the matrix is not a proper rotation.
+    """
+    matrix = checked_array(rotation, (3, 3), "rotation")
+    if not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-8) or np.linalg.det(matrix) < 0:
+        raise KLMError(
+            "rotation is not a proper rotation matrix",
+            "R Rᵀ must be 1 and det R must be +1",
+            "build it with scipy.spatial.transform.Rotation, or negate the moments for time reversal",
+        )
+    set_moments(atoms, get_moments(atoms) @ matrix.T)
+
+
+def get_magnetic_forces(atoms: Atoms) -> Array:
+    """Magnetic forces F = -∂E/∂m, shape (N, 3), in eV/μB, the longitudinal part included.
+
+    Read from the calculator, else from ``atoms.arrays["magnetic_forces"]`` (extxyz), else from
+    ``atoms.info["magnetic_forces"]`` (.traj).
+
+    Raises
+    ------
+    KLMError
+        When none of the three has them.
+    """
+    if atoms.calc is not None:
+        try:
+            found: Any = atoms.calc.get_property("magnetic_forces", atoms)
+        except (PropertyNotImplementedError, NotImplementedError):
+            found = None
+        if found is not None:
+            return np.array(found, dtype=np.float64)
+    for place in (atoms.arrays, atoms.info):
+        if "magnetic_forces" in place:
+            return checked_array(place["magnetic_forces"], (len(atoms), 3), "stored magnetic forces", "eV/μB")
+    raise KLMError(
+        "these atoms have no magnetic forces",
+        "neither their calculator nor arrays['magnetic_forces'] nor info['magnetic_forces'] gives them"
+        if atoms.calc is not None
+        else "no calculator is attached, and neither arrays nor info hold 'magnetic_forces'",
+        "attach a calculator that has them, for instance atoms.calc = KondoEDCalculator(...)",
+    )

@@ -1,0 +1,346 @@
+"""Potentials and what binding makes of them: Atoms → ``potential.bind(atoms)`` → ``bound.evaluate(...)``.
+
+A *potential* holds parameters only. *Binding* does once what does not change from step to step. A *bound potential*
+implements either `energy` in differentiable torch, from which this base class derives magnetic forces, forces, stress
+and Hessian-vector products, or `evaluate` itself.
+
+Axes: moments and positions (..., N, 3), cells (..., 3, 3), energies (...). The leading axes are replicas; parameters
+such as a field broadcast over them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from ase_klm.errors import KLMError
+from ase_klm.graphs import with_complete_cell
+from ase_klm.moments import checked_array, get_moments, is_magnetic
+
+Structures = Atoms | Sequence[Atoms]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a potential gives for one set of moments, positions and cells; None where it cannot.
+
+    Attributes
+    ----------
+    energy : Tensor
+        eV, shape (...).
+    magnetic_forces : Tensor
+        -∂E/∂m, eV/μB, shape (..., N, 3), zero on non-magnetic atoms.
+    forces : Tensor or None
+        eV/Å, shape (..., N, 3).
+    stress : Tensor or None
+        eV/Å³, shape (..., 3, 3), symmetric.
+    extras : dict
+        Further results by name, tensors of shape (...).
+    """
+
+    energy: Tensor
+    magnetic_forces: Tensor
+    forces: Tensor | None = None
+    stress: Tensor | None = None
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        def total(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+            return None if a is None or b is None else a + b
+
+        return Evaluation(
+            self.energy + other.energy,
+            self.magnetic_forces + other.magnetic_forces,
+            total(self.forces, other.forces),
+            total(self.stress, other.stress),
+            self.extras | other.extras,
+        )
+
+
+class Potential(ABC):
+    """Parameters of a term of the energy. Terms add up: ``kondo + zeeman + anisotropy``."""
+
+    per_replica: ClassVar[tuple[str, ...]] = ()
+    """Names of the parameters that may differ between replicas, each an array that broadcasts over moments."""
+
+    @abstractmethod
+    def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
+        """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
+
+    def __add__(self, other: "Potential") -> "Potential":
+        return Sum((*_terms(self), *_terms(other)))
+
+
+class BoundPotential:
+    """A potential prepared for one lattice: `n_atoms` atoms, `magnetic` (N,) bool, and the tensors bound to.
+
+    Parameters
+    ----------
+    atoms : Atoms or sequence of Atoms
+        One structure, or replicas of one lattice: same species, periodicity and magnetic sites.
+    device : str
+        Device of all tensors, which are float64.
+    """
+
+    def __init__(self, atoms: Structures, device: str = "cpu") -> None:
+        replicas = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+        _check_replicas(replicas)
+        self.device = checked_device(device)
+        self.reference = with_complete_cell(replicas[0])
+        self.n_atoms = len(self.reference)
+        self.magnetic = self.tensor(is_magnetic(replicas[0]))
+        single = isinstance(atoms, Atoms)
+
+        def stack(arrays: list[Any]) -> Tensor:
+            return self.tensor(arrays[0] if single else np.stack(arrays))
+
+        self.moments = stack([get_moments(a) for a in replicas])
+        self.positions = stack([a.positions for a in replicas])
+        self.cell = stack([with_complete_cell(a).cell.array for a in replicas])
+
+    def tensor(self, values: Any) -> Tensor:
+        """Copy to the device; floating numbers as float64."""
+        tensor = torch.tensor(np.asarray(values), device=self.device)
+        return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
+
+    def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        """Energy in eV, shape (...), differentiable in all three."""
+        raise NotImplementedError
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `energy` is given as differentiable torch."""
+        return type(self).energy is not BoundPotential.energy
+
+    def evaluate(
+        self,
+        moments: Tensor | None = None,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Evaluation:
+        """Energy and its gradients; what is not given is taken as at binding.
+
+        Parameters
+        ----------
+        atomic : bool
+            Whether forces and stress are wanted too; spin dynamics at rest on a lattice leaves them out.
+        """
+        moments = self.moments if moments is None else moments
+        positions = self.positions if positions is None else positions
+        cell = self.cell if cell is None else cell
+        m = moments.detach().requires_grad_()
+        variables = [m]
+        if atomic:
+            x, strain, positions, cell = _strained(positions, cell)
+            variables += [x, strain]
+        with torch.enable_grad():
+            energy = self.energy(m, positions, cell)
+            gradients = torch.autograd.grad(energy.sum(), variables, allow_unused=True, materialize_grads=True)
+        magnetic_forces = torch.where(self.magnetic[:, None], -gradients[0], 0.0)
+        if not atomic:
+            return Evaluation(energy.detach(), magnetic_forces)
+        return Evaluation(energy.detach(), magnetic_forces, -gradients[1], _stress(gradients[2], cell))
+
+    def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
+        """Σ_j (∂²E/∂m_i ∂m_j) v_j, shape (..., N, 3), in eV/μB² times the unit of `vectors`.
+
+        By automatic differentiation where `energy` is differentiable, else by central differences of the magnetic
+        forces.
+        """
+        if self.differentiable:
+            m = moments.detach().requires_grad_()
+            with torch.enable_grad():
+                energy = self.energy(m, self.positions, self.cell)
+                (gradient,) = torch.autograd.grad(energy.sum(), m, create_graph=True)
+                if not gradient.requires_grad:  # an energy linear in the moments
+                    return torch.zeros_like(moments)
+                (product,) = torch.autograd.grad((gradient * vectors).sum(), m, materialize_grads=True)
+            return torch.where(self.magnetic[:, None], product, 0.0)
+        step = 1e-4 / vectors.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
+        ahead = self.evaluate(moments + step * vectors, atomic=False).magnetic_forces
+        behind = self.evaluate(moments - step * vectors, atomic=False).magnetic_forces
+        return (behind - ahead) / (2 * step)
+
+    def site_hessian(self, moments: Tensor) -> Tensor | None:
+        """Blocks ∂²E/∂m_i ∂m_i, shape (..., N, 3, 3), eV/μB²; None where they are not at hand."""
+        return None
+
+    def no_atomic_forces(self, moments: Tensor, atomic: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Forces and stress of an energy that does not depend on where the atoms are: zero."""
+        if not atomic:
+            return None, None
+        return torch.zeros_like(moments), moments.new_zeros((*moments.shape[:-2], 3, 3))
+
+
+@dataclass(frozen=True)
+class Sum(Potential):
+    """Sum of potentials; it gives what all its terms give."""
+
+    terms: tuple[Potential, ...]
+
+    def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
+        return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
+
+
+class BoundSum(BoundPotential):
+    """Bound terms, evaluated together."""
+
+    def __init__(self, terms: Sequence[BoundPotential], atoms: Structures, device: str) -> None:
+        super().__init__(atoms, device)
+        self.terms = list(terms)
+
+    def evaluate(
+        self,
+        moments: Tensor | None = None,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Evaluation:
+        first, *rest = (term.evaluate(moments, positions, cell, atomic=atomic) for term in self.terms)
+        return sum(rest, start=first)
+
+    def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
+        return sum(
+            (term.hessian_vector_product(moments, vectors) for term in self.terms), start=torch.zeros_like(moments)
+        )
+
+    def site_hessian(self, moments: Tensor) -> Tensor | None:
+        blocks = [term.site_hessian(moments) for term in self.terms]
+        known = [block for block in blocks if block is not None]
+        return sum(known[1:], start=known[0]) if len(known) == len(blocks) else None
+
+
+def stacked(potentials: Sequence[Potential]) -> Potential:
+    """One potential for several replicas, from one potential each.
+
+    Parameters named in `per_replica` are stacked along a batch axis; all others must be equal.
+
+    Raises
+    ------
+    KLMError
+        When the potentials differ in anything else.
+    """
+    first = potentials[0]
+    if any(type(p) is not type(first) or len(_terms(p)) != len(_terms(first)) for p in potentials):
+        raise _unequal_replicas("the kinds of their potentials")
+    if isinstance(first, Sum):
+        return Sum(tuple(stacked(terms) for terms in zip(*map(_terms, potentials), strict=True)))
+    if not is_dataclass(first):
+        if any(p is not first for p in potentials):
+            raise _unequal_replicas(type(first).__name__)
+        return first
+    changed = {}
+    for entry in fields(first):
+        values = [getattr(p, entry.name) for p in potentials]
+        if all(same(value, values[0]) for value in values):
+            continue
+        if entry.name not in first.per_replica:
+            raise _unequal_replicas(f"{type(first).__name__}.{entry.name}")
+        changed[entry.name] = np.stack([np.atleast_2d(value) for value in values])
+    return replace(first, **changed) if changed else first
+
+
+def _unequal_replicas(difference: str) -> KLMError:
+    return KLMError(
+        "these replicas cannot run in one batch",
+        f"they differ in {difference}; only fields may differ from replica to replica",
+        "give all replicas the same calculator parameters, or run them one after the other",
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two parameters are equal, arrays and containers included."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(np.asarray(a), np.asarray(b))
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a is b or a == b)
+
+
+def frozen_array(values: Any, name: str, unit: str) -> np.ndarray:
+    """Read-only float64 copy of finite numbers, so that a parameter cannot change behind a calculator's back."""
+    try:
+        rank = np.ndim(values)
+    except ValueError:
+        rank = 0  # ragged: checked_array explains
+    array = checked_array(values, (None,) * rank, name, unit)
+    array.setflags(write=False)
+    return array
+
+
+def over_moments(array: np.ndarray, bound: BoundPotential, name: str) -> Tensor:
+    """The parameter as a tensor that broadcasts against moments (..., N, 3)."""
+    try:
+        np.broadcast_shapes(array.shape, (*bound.moments.shape[:-2], bound.n_atoms, 3))
+    except ValueError:
+        raise KLMError(
+            f"{name} has shape {array.shape}, which does not fit moments of shape {tuple(bound.moments.shape)}",
+            "it must broadcast against them",
+            f"give shape (3,) for all sites, ({bound.n_atoms}, 3) for each site, or (replicas, 1, 3) for each replica",
+        ) from None
+    return bound.tensor(array)
+
+
+def checked_device(device: str) -> torch.device:
+    """The torch device of that name.
+
+    Raises
+    ------
+    KLMError
+        When torch does not know it, or the machine does not have it.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise KLMError(
+            f"device = {device!r} cannot be used",
+            str(error).splitlines()[0],
+            'use device="cpu", or "cuda" where torch.cuda.is_available()',
+        ) from None
+    return found
+
+
+def _terms(potential: Potential) -> tuple[Potential, ...]:
+    return potential.terms if isinstance(potential, Sum) else (potential,)
+
+
+def _check_replicas(replicas: list[Atoms]) -> None:
+    if not replicas or len(replicas[0]) == 0:
+        raise KLMError("there are no atoms", "the structure or the list of replicas is empty", "build a lattice first")
+    first = replicas[0]
+    for number, atoms in enumerate(replicas[1:], start=1):
+        for what, equal in (
+            ("species", np.array_equal(atoms.numbers, first.numbers)),
+            ("periodicity", np.array_equal(atoms.pbc, first.pbc)),
+            ("magnetic sites", np.array_equal(is_magnetic(atoms), is_magnetic(first))),
+        ):
+            if not equal:
+                raise KLMError(
+                    f"replica {number} is not a replica of the first",
+                    f"the {what} differ",
+                    "replicas share one lattice and differ in directions, positions, field and temperature only",
+                )
+
+
+def _strained(positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Variables of the atomic gradients: positions x, strain ε, and the positions and cell that they give."""
+    x = positions.detach().requires_grad_()
+    strain = cell.new_zeros(cell.shape).requires_grad_()
+    with torch.enable_grad():
+        deformation = torch.eye(3, dtype=cell.dtype, device=cell.device) + (strain + strain.mT) / 2
+        return x, strain, x @ deformation, cell.detach() @ deformation
+
+
+def _stress(energy_by_strain: Tensor, cell: Tensor) -> Tensor:
+    return energy_by_strain / torch.linalg.det(cell.detach()).abs()[..., None, None]

@@ -1,0 +1,56 @@
+"""Zeeman energy E = -Σ_i B_i·m_i of the local moments in a field B (eV/μB; one tesla is `units.TESLA`)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
+
+
+@dataclass(frozen=True, eq=False)
+class Zeeman(Potential):
+    """Field on the local moments, not on electrons.
+
+    Parameters
+    ----------
+    field : array_like
+        eV/μB, broadcast against moments: (3,) uniform, (N, 3) per site, (replicas, 1, 3) per replica.
+    """
+
+    field: Any
+    per_replica: ClassVar[tuple[str, ...]] = ("field",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "field", frozen_array(self.field, "field", "eV/μB"))
+
+    def bind(self, atoms: Structures, device: str = "cpu") -> "BoundZeeman":
+        return BoundZeeman(self, atoms, device)
+
+
+class BoundZeeman(BoundPotential):
+    """F_i = B_i on every magnetic site."""
+
+    def __init__(self, zeeman: Zeeman, atoms: Structures, device: str) -> None:
+        super().__init__(atoms, device)
+        self.field = over_moments(zeeman.field, self, "field")
+
+    def evaluate(
+        self,
+        moments: Tensor | None = None,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Evaluation:
+        moments = self.moments if moments is None else moments
+        magnetic_forces = torch.where(self.magnetic[:, None], self.field.expand_as(moments), 0.0)
+        energy = -(magnetic_forces * moments).sum(dim=(-2, -1))
+        return Evaluation(energy, magnetic_forces, *self.no_atomic_forces(moments, atomic))
+
+    def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
+        return torch.zeros_like(moments)
+
+    def site_hessian(self, moments: Tensor) -> Tensor:
+        return moments.new_zeros((*moments.shape, 3))
