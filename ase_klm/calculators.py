@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.dft.kpoints import BandPath
 from ase.geometry import find_mic
+from ase.spectrum.band_structure import BandStructure
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from ase_klm.electrons.bands import band_structure
 from ase_klm.errors import KLMError
 from ase_klm.moments import is_magnetic
 from ase_klm.potentials.base import BoundPotential, Potential, checked_device, same
@@ -191,7 +192,7 @@ class KondoEDCalculator(_ParametrisedCalculator):
     def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
         return Kondo(**parameters) + Zeeman(field)
 
-    def band_structure(self, atoms: Atoms | None = None, path: Any = None, npoints: int = 100) -> Any:
+    def band_structure(self, atoms: Atoms | None = None, path: Any = None, npoints: int = 100) -> BandStructure:
         """Electron bands of the texture as ASE's `BandStructure`, energies in eV from zero, reference at mu.
 
         Parameters
@@ -206,9 +207,11 @@ class KondoEDCalculator(_ParametrisedCalculator):
         structure = self.atoms if atoms is None else atoms
         if structure is None:
             raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
-        self.get_property("energy", structure)
-        kondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
-        return band_structure(kondo, structure, path, npoints, self.results["chemical_potential"])
+        if not isinstance(path, BandPath):
+            path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
+        kondo = self.potential.terms[0].bind(structure, self.device)  # type: ignore[attr-defined]
+        energies = kondo.levels(path.kpts)
+        return BandStructure(path, energies[None], reference=self.get_property("chemical_potential", structure))
 
 
 class ExchangeCalculator(_ParametrisedCalculator):

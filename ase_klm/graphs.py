@@ -13,6 +13,7 @@ from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from torch import Tensor
 
 from ase_klm.errors import KLMError
 
@@ -165,6 +166,44 @@ def _number_shells(distances: NDArray[np.float64]) -> tuple[NDArray[np.int64], N
     numbers = np.empty(len(distances), dtype=np.int64)
     numbers[order] = np.concatenate(([1], 1 + np.cumsum(steps)))
     return numbers, ascending[np.concatenate(([True], steps))]
+
+
+class SkinBonds:
+    """Bonds within a cutoff of moving atoms, found again only when something has moved by more than the skin allows.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Gives the number of atoms and the periodicity.
+    cutoff, skin : float
+        Å. The list holds all bonds up to cutoff + skin.
+    """
+
+    def __init__(self, atoms: Atoms, cutoff: float, skin: float = 0.5) -> None:
+        self._atoms, self._cutoff, self._skin = atoms.copy(), cutoff, skin
+        self._positions: Tensor | None = None
+        self.bonds: tuple[NDArray[np.int64], ...] = ()
+
+    def update(self, positions: Tensor, cell: Tensor) -> bool:
+        """Make `bonds` = (i, j, R) valid for positions (..., N, 3) and cells (..., 3, 3); whether they changed."""
+        if self._positions is not None and self._positions.shape == positions.shape:
+            moved = (positions - self._positions).norm(dim=-1).max()
+            furthest = np.abs(self.bonds[2]).max(initial=0)
+            stretched = (cell - self._cell).norm(dim=-1).sum(-1).max() * furthest
+            if 2 * moved + stretched < self._skin:
+                return False
+        self._positions, self._cell = positions.detach().clone(), cell.detach().clone()
+        found = []
+        replicas = positions.detach().reshape(-1, len(self._atoms), 3).cpu().numpy()
+        cells = cell.detach().expand(*positions.shape[:-2], 3, 3).reshape(-1, 3, 3).cpu().numpy()
+        for x, h in zip(replicas, cells, strict=True):
+            self._atoms.set_cell(h)
+            self._atoms.positions[:] = x
+            bonds = bonds_within(self._atoms, self._cutoff + self._skin)
+            found.append(np.column_stack([bonds.i, bonds.j, bonds.cells]))
+        rows = found[0] if len(found) == 1 else np.unique(np.concatenate(found), axis=0)
+        self.bonds = rows[:, 0], rows[:, 1], rows[:, 2:]
+        return True
 
 
 def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ such as a field broadcast over them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -331,6 +331,16 @@ def _check_replicas(replicas: list[Atoms]) -> None:
                     f"the {what} differ",
                     "replicas share one lattice and differ in directions, positions, field and temperature only",
                 )
+
+
+def gradients_by_position(
+    energy: Callable[[Tensor, Tensor], Tensor], positions: Tensor, cell: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Forces (..., N, 3), eV/Å, and stress (..., 3, 3), eV/Å³, of an energy (...) of positions and cell."""
+    x, strain, positions, cell = _strained(positions, cell)
+    with torch.enable_grad():
+        by_position, by_strain = torch.autograd.grad(energy(positions, cell).sum(), (x, strain), materialize_grads=True)
+    return -by_position, _stress(by_strain, cell)
 
 
 def _strained(positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

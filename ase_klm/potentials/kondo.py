@@ -1,0 +1,268 @@
+"""Kondo lattice: itinerant electrons coupled to classical spins, solved by exact diagonalisation.
+
+    H = -Σ_(ij)s t_ij (c†_is c_js + h.c.) - (J/2) Σ_i m_i·(c†_i σ c_i)
+
+with m in units of 1 μB, so that abs(m) = 1 is the usual unit spin. By Hellmann-Feynman F_i = (J/2) <σ_i>, forces and
+stress follow from dt/dr and the bond orders. (Y. Miyazaki, Mach. Learn.: Sci. Technol. 4, 045006, arXiv:2305.03804,
+where S is our m.)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from torch import Tensor
+
+from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise
+from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, spin_density
+from ase_klm.electrons.occupation import FilledLevels, Occupation
+from ase_klm.errors import KLMError
+from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
+
+Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
+DTYPES = {"float64": torch.complex128, "float32": torch.complex64}
+SOLVERS = ("auto", "all", "occupied")
+
+
+@dataclass(frozen=True)
+class ExponentialHopping:
+    """t(r) = t0 exp(-(r - r0)/decay), optionally brought smoothly to zero.
+
+    Parameters
+    ----------
+    t0 : float
+        Hopping at the distance r0, eV.
+    r0, decay : float
+        Å.
+    taper : tuple of float, optional
+        (r_on, r_off) in Å: a quintic switch takes t from its full value at r_on to zero at r_off, twice continuously
+        differentiable. Without it t jumps at the cutoff, which moving atoms notice.
+    """
+
+    t0: float
+    r0: float
+    decay: float
+    taper: tuple[float, float] | None = None
+
+    def __call__(self, r: Tensor) -> Tensor:
+        t = self.t0 * torch.exp(-(r - self.r0) / self.decay)
+        if self.taper is None:
+            return t
+        on, off = self.taper
+        x = ((r - on) / (off - on)).clamp(0, 1)
+        return t * (1 - x**3 * (10 - 15 * x + 6 * x**2))
+
+
+@dataclass(frozen=True, eq=False)
+class Kondo(Potential):
+    """Kondo lattice by exact diagonalisation.
+
+    The energy is the potential whose gradients the forces are: E - TS at fixed `filling`, Ω = E - TS - μN at fixed
+    `mu`, both per cell. Extras: `chemical_potential`, `gap` and `band_energy` (eV), `number_of_electrons`, `entropy`
+    (in units of k).
+
+    Parameters
+    ----------
+    hopping : mapping or callable
+        {shell: t} in eV, shells counted among all atoms of the structure bound to and kept while atoms move; or a
+        function of distance t(r), written in torch (r in Å, any shape), with `cutoff`.
+    J : float
+        eV; may be negative.
+    filling : float, optional
+        Electrons per state, 0 to 1: round(2 N N_k filling) electrons over the whole mesh.
+    mu : float, optional
+        Chemical potential, eV. Exactly one of `filling` and `mu`.
+    temperature : float
+        kT of the electrons, eV. Zero is a hard step.
+    kpts : tuple of int
+        Γ-centred mesh (n1, n2, n3), also when even; it equals the n-fold supercell of the same texture.
+    cutoff : float, optional
+        Å; for a function of distance.
+    solver : str
+        "auto", "all", "occupied": see :func:`ase_klm.electrons.diagonalisation.diagonalise`.
+    dtype : str
+        "float64", or "float32" for complex64 matrices: half the time, some 1e-5 of accuracy.
+    """
+
+    hopping: Hopping
+    J: float
+    filling: float | None = None
+    mu: float | None = None
+    temperature: float = 0.0
+    kpts: Sequence[int] = (1, 1, 1)
+    cutoff: float | None = None
+    solver: str = "auto"
+    dtype: str = "float64"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hopping", _checked_hopping(self.hopping, self.cutoff))
+        object.__setattr__(self, "kpts", _checked_mesh(self.kpts))
+        if not _is_number(self.J):
+            raise KLMError(f"J = {self.J!r} is not a number", "it is an energy in eV", "for instance J=1.0")
+        Occupation(self.filling, self.mu, self.temperature)
+        for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
+            if getattr(self, name) not in allowed:
+                raise KLMError(
+                    f"{name} = {getattr(self, name)!r} is unknown",
+                    f"known are {', '.join(allowed)}",
+                    f'for instance {name}="{allowed[0]}"',
+                )
+
+    def bind(self, atoms: Structures, device: str = "cpu") -> "BoundKondo":
+        return BoundKondo(self, atoms, device)
+
+
+class BoundKondo(BoundPotential):
+    """Kondo Hamiltonians of a lattice, at all k-points and for all replicas in one batch."""
+
+    def __init__(self, kondo: Kondo, atoms: Structures, device: str) -> None:
+        super().__init__(atoms, device)
+        self.kondo = kondo
+        self.occupation = Occupation(kondo.filling, kondo.mu, kondo.temperature)
+        reference = atoms if isinstance(atoms, Atoms) else atoms[0]
+        if not self.magnetic.any():
+            raise KLMError(
+                "no atom carries a moment",
+                "a Kondo lattice couples electrons to moments, and all are zero",
+                "set them, e.g. with textures.random(atoms, seed=1) or set_moments",
+            )
+        meshed = np.array(kondo.kpts) > 1
+        if (meshed & ~reference.pbc).any():
+            raise KLMError(
+                f"kpts = {tuple(kondo.kpts)} has several points along a non-periodic direction",
+                f"pbc = {reference.pbc.tolist()}",
+                f"use kpts={tuple(int(n) if p else 1 for n, p in zip(kondo.kpts, reference.pbc, strict=True))}",
+            )
+        self.kpoints = self.tensor(monkhorst_pack_gamma(tuple(kondo.kpts)))
+        if isinstance(kondo.hopping, Mapping):
+            bonds = neighbour_shells(reference, kondo.hopping)
+            self._join(bonds.i, bonds.j, bonds.cells)
+            self._amplitudes = self.tensor(np.array([kondo.hopping[shell] for shell in bonds.shells.tolist()], float))
+            self._hopping_matrix = self.lattice.hopping_matrix(self._amplitudes)
+        else:
+            self._neighbours = SkinBonds(reference, float(kondo.cutoff))  # type: ignore[arg-type]
+
+    def _join(self, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> None:
+        self.bonds = self.tensor(i), self.tensor(j), self.tensor(cells)
+        self.lattice = self._lattice_at(self.kpoints)
+
+    def _lattice_at(self, kpoints: Tensor) -> TightBinding:
+        return TightBinding(self.n_atoms, *self.bonds, kpoints, DTYPES[self.kondo.dtype])
+
+    def amplitudes(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """Hopping of each bond, eV, shape (n_bonds,) by shells or (..., n_bonds) by distance."""
+        if not callable(self.kondo.hopping):
+            return self._amplitudes
+        i, j, cells = self.bonds
+        vectors = positions[..., j, :] + cells.to(cell.dtype) @ cell - positions[..., i, :]
+        r = torch.linalg.vector_norm(vectors, dim=-1)
+        return torch.where(r < self.kondo.cutoff, self.kondo.hopping(r), 0.0)
+
+    def hamiltonian(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        """H(k) of all replicas, shape (..., N_k, 2N, 2N)."""
+        if callable(self.kondo.hopping):
+            if self._neighbours.update(positions, cell):
+                self._join(*self._neighbours.bonds)
+            self._hopping_matrix = self.lattice.hopping_matrix(self.amplitudes(positions, cell))
+        coupled = torch.where(self.magnetic[:, None], moments, 0.0)
+        return self.lattice.hamiltonian(self._hopping_matrix, coupled, self.kondo.J)
+
+    def evaluate(
+        self,
+        moments: Tensor | None = None,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+        *,
+        atomic: bool = True,
+    ) -> Evaluation:
+        moments = self.moments if moments is None else moments
+        positions = self.positions if positions is None else positions
+        cell = self.cell if cell is None else cell
+        H = self.hamiltonian(moments, positions, cell)
+        batch = H.shape[:-2]  # replicas and k-points
+        system = diagonalise(H.flatten(0, -3), self.kondo.solver)
+        filled = self.occupation.fill(system.energies.unflatten(0, batch))
+        by_distance = atomic and callable(self.kondo.hopping)
+        sigma, order = self._correlations(system, filled, with_bonds=by_distance)
+        magnetic_forces = self.kondo.J / 2 * sigma.unflatten(0, batch).mean(-3)
+        magnetic_forces = torch.where(self.magnetic[:, None], magnetic_forces, 0.0)
+        forces, stress = self.no_atomic_forces(magnetic_forces, atomic)
+        if by_distance:
+            order = order.unflatten(0, batch).mean(-2)
+            forces, stress = gradients_by_position(
+                lambda x, h: -2 * (order * self.amplitudes(x, h)).sum(-1),
+                positions.expand(*batch[:-1], -1, -1),
+                cell.expand(*batch[:-1], -1, -1),
+            )
+        extras = {
+            name: getattr(filled, name)
+            for name in ("chemical_potential", "number_of_electrons", "gap", "entropy", "band_energy")
+        }
+        return Evaluation(filled.energy, magnetic_forces, forces, stress, extras)
+
+    def _correlations(self, system: Eigensystem, filled: FilledLevels, with_bonds: bool) -> tuple[Tensor, Tensor]:
+        """<σ_i>, shape (batch, N, 3), and bond orders, shape (batch, n_bonds), of each matrix of the batch."""
+        occupations = filled.occupations.flatten(0, -2)
+        sigma, order = [], []
+        for index, count in enumerate(filled.n_occupied.flatten().tolist()):
+            states, f = system.lowest_states(index, count), occupations[index, :count]
+            sigma.append(spin_density(states, f))
+            if with_bonds:
+                order.append(self.lattice.bond_order(states, f, index % len(self.kpoints)))
+        return torch.stack(sigma).double(), torch.stack(order).double() if with_bonds else torch.empty(0)
+
+    def levels(self, kpoints: np.ndarray, moments: Tensor | None = None) -> np.ndarray:
+        """Energies (eV) at given fractional k-points of the structure bound to, shape (N_k, 2N)."""
+        lattice = self._lattice_at(self.tensor(kpoints))
+        coupled = torch.where(self.magnetic[:, None], self.moments if moments is None else moments, 0.0)
+        H = lattice.hamiltonian(
+            lattice.hopping_matrix(self.amplitudes(self.positions, self.cell)), coupled, self.kondo.J
+        )
+        return torch.linalg.eigvalsh(H).double().cpu().numpy()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
+    remedy = "give {shell: t}, e.g. hopping={1: 1.0, 3: -0.85}, or a function of distance with cutoff="
+    if callable(hopping):
+        if cutoff is None or not _is_number(cutoff) or cutoff <= 0:
+            raise KLMError(
+                f"cutoff = {cutoff!r} does not go with a hopping function",
+                "a function of distance needs a range",
+                "give cutoff in Å, e.g. cutoff=3.5",
+            )
+        return hopping
+    if not isinstance(hopping, Mapping) or not hopping:
+        raise KLMError(f"hopping = {hopping!r} is neither shells nor a function", "nothing to hop by", remedy)
+    if cutoff is not None:
+        raise KLMError(
+            "cutoff is given with hopping by shells",
+            "shells are counted, not cut off",
+            "drop cutoff, or give hopping as a function of distance",
+        )
+    for shell, value in hopping.items():
+        if not _is_number(value):
+            raise KLMError(f"the hopping of shell {shell!r} is {value!r}", "it must be a finite energy in eV", remedy)
+    return dict(hopping)
+
+
+def _checked_mesh(kpts: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(n) for n in kpts)
+        valid = len(sizes) == 3 and all(n >= 1 for n in sizes) and sizes == tuple(kpts)
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise KLMError(
+            f"kpts = {kpts!r} is not a mesh",
+            "it takes three positive integers, the k-points along each reciprocal vector",
+            "for instance kpts=(6, 6, 1) for a plane",
+        )
+    return sizes
