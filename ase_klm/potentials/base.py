@@ -163,10 +163,7 @@ class BoundPotential:
                     return torch.zeros_like(moments)
                 (product,) = torch.autograd.grad((gradient * vectors).sum(), m, materialize_grads=True)
             return torch.where(self.magnetic[:, None], product, 0.0)
-        step = 1e-4 / vectors.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
-        ahead = self.evaluate(moments + step * vectors, atomic=False).magnetic_forces
-        behind = self.evaluate(moments - step * vectors, atomic=False).magnetic_forces
-        return (behind - ahead) / (2 * step)
+        return hessian_by_differences(self, moments, vectors)
 
     def site_hessian(self, moments: Tensor) -> Tensor | None:
         """Blocks ∂²E/∂m_i ∂m_i, shape (..., N, 3, 3), eV/μB²; None where they are not at hand."""
@@ -331,6 +328,14 @@ def _check_replicas(replicas: list[Atoms]) -> None:
                     f"the {what} differ",
                     "replicas share one lattice and differ in directions, positions, field and temperature only",
                 )
+
+
+def hessian_by_differences(bound: BoundPotential, moments: Tensor, vectors: Tensor) -> Tensor:
+    """Σ_j (∂²E/∂m_i ∂m_j) v_j from central differences of the magnetic forces, displacing no moment by over 1e-4 μB."""
+    step = 1e-4 / vectors.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-300)
+    ahead = bound.evaluate(moments + step * vectors, atomic=False).magnetic_forces
+    behind = bound.evaluate(moments - step * vectors, atomic=False).magnetic_forces
+    return (behind - ahead) / (2 * step)
 
 
 def gradients_by_position(

@@ -122,7 +122,11 @@ class BoundExchange(BoundPotential):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             self.form = torch.sparse_csr_tensor(
-                torch.tensor(form.indptr), torch.tensor(form.indices), torch.tensor(form.data), form.shape
+                torch.tensor(form.indptr),
+                torch.tensor(form.indices),
+                torch.tensor(form.data),
+                form.shape,
+                check_invariants=False,
             ).to(self.device)
         self.site_fields = (
             self.moments.new_zeros(3)
