@@ -79,8 +79,9 @@ class SpinCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        bound = self.bound(self.atoms)
-        state = BoundPotential(self.atoms, self.device)
+        structure: Atoms = self.atoms
+        bound = self.bound(structure)
+        state = BoundPotential(structure, self.device)
         found = bound.evaluate(state.moments, state.positions, state.cell)
         self.results = {
             "energy": float(found.energy),
@@ -89,7 +90,7 @@ class SpinCalculator(Calculator):
         }
         if found.forces is not None:
             self.results["forces"] = found.forces.cpu().numpy()
-        if found.stress is not None and self.atoms.cell.rank == 3:
+        if found.stress is not None and structure.cell.rank == 3:
             self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress.cpu().numpy())
         self.results |= {name: value.item() for name, value in found.extras.items()}
 
@@ -159,6 +160,15 @@ class KondoEDCalculator(_ParametrisedCalculator):
     device : str
         "cpu" or "cuda".
     """
+
+    implemented_properties = [
+        *SpinCalculator.implemented_properties,
+        "chemical_potential",
+        "number_of_electrons",
+        "gap",
+        "entropy",
+        "band_energy",
+    ]
 
     def __init__(
         self,
@@ -242,9 +252,7 @@ class ExchangeCalculator(_ParametrisedCalculator):
         field: Any = (0.0, 0.0, 0.0),
         device: str = "cpu",
     ) -> None:
-        super().__init__(
-            device=device, shells=shells, bonds=bonds, onsite=onsite, site_fields=site_fields, field=field
-        )
+        super().__init__(device=device, shells=shells, bonds=bonds, onsite=onsite, site_fields=site_fields, field=field)
 
     @staticmethod
     def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:

@@ -6,10 +6,11 @@ A bond (i, j, R) joins atom i in the home cell to atom j in the cell R = (n1, n2
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import complete_cell
+from ase.geometry import complete_cell, minkowski_reduce
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -147,13 +148,17 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
 
 
 def _first_cutoff(atoms: Atoms) -> float:
-    """A length of the order of the distance between neighbours."""
-    extent = np.ptp(atoms.positions, axis=0)
-    lengths = [np.linalg.norm(v) for v, periodic in zip(atoms.cell, atoms.pbc, strict=True) if periodic]
-    if not lengths:
-        return float(max(np.linalg.norm(extent) / max(len(atoms), 1), 1e-3) * 1.5)
-    dimension = len(lengths)
-    return float((np.prod(lengths) / len(atoms)) ** (1 / dimension) * 1.5)
+    """A length somewhat above the distance between neighbours; far below it, the search grid would be huge."""
+    if len(atoms) == 0:
+        raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
+    completed = with_complete_cell(atoms)
+    completed = completed.copy()
+    completed.wrap()
+    lengths = [float(np.linalg.norm(vector)) for vector in completed.cell.array[atoms.pbc]]
+    if len(atoms) > 1:
+        nearest, _ = cKDTree(completed.positions).query(completed.positions, k=2)
+        lengths.append(float(np.median(nearest[:, 1])))
+    return 1.5 * max(min(lengths, default=1.0), 0.1)
 
 
 def _number_shells(distances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -182,11 +187,12 @@ class SkinBonds:
     def __init__(self, atoms: Atoms, cutoff: float, skin: float = 0.5) -> None:
         self._atoms, self._cutoff, self._skin = atoms.copy(), cutoff, skin
         self._positions: Tensor | None = None
+        self._cell: Tensor | None = None
         self.bonds: tuple[NDArray[np.int64], ...] = ()
 
     def update(self, positions: Tensor, cell: Tensor) -> bool:
         """Make `bonds` = (i, j, R) valid for positions (..., N, 3) and cells (..., 3, 3); whether they changed."""
-        if self._positions is not None and self._positions.shape == positions.shape:
+        if self._positions is not None and self._cell is not None and self._positions.shape == positions.shape:
             moved = (positions - self._positions).norm(dim=-1).max()
             furthest = np.abs(self.bonds[2]).max(initial=0)
             stretched = (cell - self._cell).norm(dim=-1).sum(-1).max() * furthest
@@ -206,38 +212,93 @@ class SkinBonds:
         return True
 
 
-def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
-    """Shortest lattice translations of the structure without its moments, Å, shape (n_periodic, 3).
+def primitive_cell(atoms: Atoms) -> NDArray[np.float64]:
+    """Primitive lattice vectors of the structure without its moments, Å, shape (3, 3).
 
-    For a supercell of a lattice they span the primitive cell; the Brillouin zone of plots belongs to them.
+    Along each periodic direction of the cell stands a primitive vector, along the others the completed cell's vector.
+    """
+    cell = with_complete_cell(atoms).cell.array.copy()
+    cell[atoms.pbc] = primitive_vectors(atoms)
+    return cell
+
+
+def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
+    """Primitive lattice translations of the structure without its moments, Å, shape (n_periodic, 3).
+
+    Where they span it, these are fractions of the cell vectors, so that a 12 × 12 supercell gives back the vectors that
+    it was built from. Otherwise they are the shortest ones, the first turned to x, in a plane at an acute angle.
     """
     periodic = np.flatnonzero(atoms.pbc)
+    if len(periodic) == 0:
+        return np.zeros((0, 3))
+    if len(atoms) == 0:
+        raise KLMError("the structure is empty", "it has no translations", "build the lattice first")
     completed = with_complete_cell(atoms)
-    scaled = completed.get_scaled_positions(wrap=True)
-    rarest = min(set(atoms.numbers.tolist()), key=lambda z: int(np.sum(atoms.numbers == z)))
-    images = np.flatnonzero(atoms.numbers == rarest)
-    cell = completed.cell.array
-    shifts = np.array([(a, b, c) for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1)], dtype=float)
-    shifts = shifts[(shifts[:, ~atoms.pbc] == 0).all(axis=1)]
-    candidates = (scaled[images] - scaled[images[0]])[:, None, :] + shifts[None]
-    candidates = candidates.reshape(-1, 3)
-    lengths = np.linalg.norm(candidates @ cell, axis=1)
+    cell, _ = minkowski_reduce(completed.cell, pbc=atoms.pbc)
+    scaled = np.linalg.solve(cell.T, completed.positions.T).T
+    species, counts = np.unique(atoms.numbers, return_counts=True)
+    images = np.flatnonzero(atoms.numbers == species[np.argmin(counts)])
+    is_translation = _TranslationTest(scaled, atoms.numbers)
+    classes = scaled[images] - scaled[images[0]]  # translations modulo the supercell
+    classes[:, periodic] -= classes[:, periodic].round()
+    classes = classes[np.abs(classes[:, ~atoms.pbc]).max(axis=1, initial=0.0) < 1e-5]
+    classes = is_translation.sieve(classes)
+    along = _fractions_of_the_cell(completed.cell.array[periodic], len(classes), cell, is_translation)
+    if along is not None:
+        return along
+    # in a reduced cell, the shortest vector of a class is one cell away at most
+    shifts = np.zeros((3 ** len(periodic), 3))
+    shifts[:, periodic] = list(product((0, -1, 1), repeat=len(periodic)))
+    candidates = (classes[:, None, :] + shifts).reshape(-1, 3)
+    vectors = candidates @ cell
+    lengths = np.linalg.norm(vectors, axis=1).round(6)
     chosen: list[NDArray[np.float64]] = []
-    for candidate in candidates[np.argsort(lengths, kind="stable")]:
-        vector = candidate @ cell
-        if np.linalg.norm(vector) < 1e-6:
+    for number in np.lexsort((-vectors[:, 2].round(6), -vectors[:, 1].round(6), -vectors[:, 0].round(6), lengths)):
+        if lengths[number] < 1e-5:
             continue
-        trial = np.array([*chosen, vector])
-        independent = np.linalg.svd(trial, compute_uv=False)[-1] > 1e-3 * np.linalg.norm(vector)
-        if independent and _is_translation(scaled, atoms.numbers, candidate):
-            chosen.append(vector)
+        trial = np.array([*chosen, vectors[number]])
+        if len(periodic) == 2 and len(chosen) == 1 and chosen[0] @ vectors[number] < -1e-6:
+            continue  # its negative comes next
+        independent = np.linalg.svd(trial, compute_uv=False)[-1] > 1e-3 * lengths[number]
+        if independent and is_translation(candidates[number]):
+            chosen.append(vectors[number])
         if len(chosen) == len(periodic):
             break
-    return np.array(chosen).reshape(-1, 3)
+    found = np.array(chosen)
+    if len(found) == 3 and np.linalg.det(found) < 0:
+        found[2] *= -1
+    return found
 
 
-def _is_translation(scaled: NDArray[np.float64], numbers: NDArray[np.int64], shift: NDArray[np.float64]) -> bool:
-    """Whether the shift (in cell coordinates) maps the structure onto itself."""
-    tree = cKDTree(scaled % 1.0 % 1.0, boxsize=1.0)
-    distance, image = tree.query((scaled + shift) % 1.0 % 1.0)
-    return bool(np.all(distance < 1e-5) and np.array_equal(numbers[image], numbers))
+def _fractions_of_the_cell(
+    vectors: NDArray[np.float64], n_cells: int, cell: NDArray[np.float64], is_translation: "_TranslationTest"
+) -> NDArray[np.float64] | None:
+    """Each cell vector over the largest integer that leaves a translation, if together these span the cell."""
+    divisors = [n for n in range(n_cells, 0, -1) if n_cells % n == 0]
+    scaled = np.linalg.solve(cell.T, vectors.T).T
+    parts = [next(n for n in divisors if is_translation(vector / n)) for vector in scaled]
+    # n_cells bounds the number of primitive cells from above until every translation has been tested
+    found = vectors / np.array(parts)[:, None]
+    remaining = n_cells // int(np.prod(parts))
+    return found if remaining <= 1 else None
+
+
+class _TranslationTest:
+    """Tells whether a shift (in cell coordinates) maps the structure onto itself."""
+
+    def __init__(self, scaled: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
+        self.scaled, self.numbers = scaled, numbers
+        self.tree = cKDTree(scaled % 1.0 % 1.0, boxsize=1.0)
+
+    def __call__(self, shift: NDArray[np.float64]) -> bool:
+        return len(self.sieve(shift[None])) == 1 and bool(self._hits(self.scaled + shift, self.numbers).all())
+
+    def sieve(self, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The shifts that bring a few atoms onto others; in a disordered structure hardly any is left."""
+        for probe in np.linspace(0, len(self.scaled) - 1, min(len(self.scaled), 8)).astype(int):
+            shifts = shifts[self._hits(self.scaled[probe] + shifts, self.numbers[probe])]
+        return shifts
+
+    def _hits(self, places: NDArray[np.float64], numbers: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
+        distance, image = self.tree.query(places % 1.0 % 1.0)
+        return np.asarray((distance < 1e-5) & (self.numbers[image] == numbers))

@@ -26,7 +26,7 @@ def checked_array(values: ArrayLike, shape: tuple[int | None, ...], name: str, u
     """
     what = f"{name} must be numbers of shape {_shape_text(shape)}{f' in {unit}' if unit else ''}"
     try:
-        array = np.array(values, dtype=np.float64)
+        array = np.asarray(values).astype(np.float64)  # a copy
     except (TypeError, ValueError) as error:
         raise KLMError(f"{name} cannot be read as an array of numbers", str(error), what) from None
     if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
@@ -88,7 +88,7 @@ def directions(moments: ArrayLike) -> Array:
 
 def is_magnetic(atoms: Atoms) -> NDArray[np.bool_]:
     """Which atoms carry a moment, shape (N,)."""
-    return get_moments(atoms).any(axis=1)
+    return np.any(get_moments(atoms) != 0, axis=1)
 
 
 def rotate_moments(atoms: Atoms, rotation: ArrayLike) -> None:

@@ -124,9 +124,7 @@ def time_reversal_error(atoms: Atoms) -> float:
     """
     work = _working_copy(atoms)
     set_moments(work, -get_moments(atoms))
-    return max(
-        _energy_change(atoms, work), float(np.abs(get_magnetic_forces(work) + get_magnetic_forces(atoms)).max())
-    )
+    return max(_energy_change(atoms, work), float(np.abs(get_magnetic_forces(work) + get_magnetic_forces(atoms)).max()))
 
 
 def check(atoms: Atoms, tolerance: float = SMOOTH_TOLERANCE, sites: list[int] | None = None) -> dict[str, float]:

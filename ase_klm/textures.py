@@ -188,6 +188,10 @@ def skyrmion(
     separation, _ = find_mic(atoms.positions - middle, graphs.with_complete_cell(atoms).cell, atoms.pbc)
     r = np.hypot(separation[:, 0], separation[:, 1])
     wall = radius / 2 if width is None else width
+    if not (np.isfinite(wall) and wall > radius / 500):
+        raise KLMError(
+            f"width = {width!r} is not a width of the wall", "it must be positive, in Å", "give width > 0, about radius/2"
+        )
     theta = 2 * np.arctan2(np.sinh(radius / wall), np.sinh(np.minimum(r / wall, 700.0)))
     phi = vorticity * np.arctan2(separation[:, 1], separation[:, 0]) + np.deg2rad(helicity)
     spins = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
@@ -229,6 +233,8 @@ def domain_wall(
 
 
 def _set(atoms: Atoms, unit_vectors: Array, length: Length, noise: float = 0.0, seed: Seed = None) -> None:
+    if not (np.isfinite(noise) and noise >= 0):
+        raise KLMError(f"noise = {noise!r} is not a strength", "it must be zero or positive", "give noise=0.1, say")
     if noise:
         disturbance = _generator(seed).standard_normal(unit_vectors.shape)
         unit_vectors = directions(unit_vectors + noise * disturbance)

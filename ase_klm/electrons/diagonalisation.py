@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 
-SMALL = 192
+SMALL = 128
 """Matrices below this size go through one batched call."""
 
 

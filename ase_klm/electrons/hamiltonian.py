@@ -6,13 +6,15 @@ with bonds b = (i, j, R), each once. The basis is (site, spin), spin fastest: in
 own image adds 2 t cos(k·R) on the diagonal.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 
-def monkhorst_pack_gamma(sizes: tuple[int, int, int]) -> NDArray[np.float64]:
+def monkhorst_pack_gamma(sizes: Sequence[int]) -> NDArray[np.float64]:
     """Γ-centred mesh, also when even: k = (i/n1, j/n2, l/n3), shape (N_k, 3), fractional."""
     axes = [np.arange(n) / n for n in sizes]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)

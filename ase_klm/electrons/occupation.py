@@ -61,7 +61,7 @@ class Occupation:
         flat = levels.flatten(-2)  # (..., level)
         n_k, total = levels.shape[-2], flat.shape[-1]
         ordered = flat.sort(dim=-1).values
-        tolerance = 10 * total * torch.finfo(flat.dtype).eps * (1 + ordered.abs().amax().item())
+        tolerance = 300 * torch.finfo(flat.dtype).eps * (1 + ordered.abs().amax().item())
         flat, ordered = flat.double(), ordered.double()
         if self.filling is not None:
             electrons = round(self.filling * total)

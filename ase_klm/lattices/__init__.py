@@ -49,13 +49,13 @@ def honeycomb(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe"
     The nearest-neighbour distance is a/√3.
     """
     a1, a2 = _triangular_vectors(a)
-    return _build([a1, a2], [(0, 0, 0), (a1 + a2) / 3], size, a, symbol)
+    return _build([a1, a2], [0 * a1, (a1 + a2) / 3], size, a, symbol)
 
 
 def kagome(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Kagome lattice with three sites a cell at 0, a1/2 and a2/2; nearest-neighbour distance a/2 (Å)."""
     a1, a2 = _triangular_vectors(a)
-    return _build([a1, a2], [(0, 0, 0), a1 / 2, a2 / 2], size, a, symbol)
+    return _build([a1, a2], [0 * a1, a1 / 2, a2 / 2], size, a, symbol)
 
 
 def simple_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:

@@ -71,10 +71,12 @@ class BoundForeign(BoundPotential):
             for name in properties:
                 results[name].append(np.asarray(self.calculator.get_property(name, self.template)))
         found = {
-            name: self.tensor(np.stack(values)).reshape(*replicas, *values[0].shape)
+            name: self.tensor(np.stack(values)).reshape((*replicas, *values[0].shape))
             for name, values in results.items()
         }
-        checked_array(found["magnetic_forces"].cpu().reshape(-1, 3), (None, 3), "magnetic forces of the calculator")
+        checked_array(
+            found["magnetic_forces"].cpu().numpy().reshape(-1, 3), (None, 3), "magnetic forces of the calculator"
+        )
         stress = found.get("stress")
         return Evaluation(
             found["energy"],

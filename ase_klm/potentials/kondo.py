@@ -137,7 +137,7 @@ class BoundKondo(BoundPotential):
                 f"pbc = {reference.pbc.tolist()}",
                 f"use kpts={tuple(int(n) if p else 1 for n, p in zip(kondo.kpts, reference.pbc, strict=True))}",
             )
-        self.kpoints = self.tensor(monkhorst_pack_gamma(tuple(kondo.kpts)))
+        self.kpoints = self.tensor(monkhorst_pack_gamma(kondo.kpts))
         if isinstance(kondo.hopping, Mapping):
             bonds = neighbour_shells(reference, kondo.hopping)
             self._join(bonds.i, bonds.j, bonds.cells)
@@ -256,13 +256,12 @@ def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
 def _checked_mesh(kpts: Any) -> tuple[int, ...]:
     try:
         sizes = tuple(int(n) for n in kpts)
-        valid = len(sizes) == 3 and all(n >= 1 for n in sizes) and sizes == tuple(kpts)
+        if len(sizes) == 3 and min(sizes) >= 1 and sizes == tuple(kpts):
+            return sizes
     except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise KLMError(
-            f"kpts = {kpts!r} is not a mesh",
-            "it takes three positive integers, the k-points along each reciprocal vector",
-            "for instance kpts=(6, 6, 1) for a plane",
-        )
-    return sizes
+        pass
+    raise KLMError(
+        f"kpts = {kpts!r} is not a mesh",
+        "it takes three positive integers, the k-points along each reciprocal vector",
+        "for instance kpts=(6, 6, 1) for a plane",
+    )

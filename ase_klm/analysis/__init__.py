@@ -1,0 +1,23 @@
+"""Quantities of a spin texture: magnetisation, topological charge, structure factor, Bragg peaks."""
+
+from ase_klm.analysis.bragg import BraggPeak, bragg_peaks
+from ase_klm.analysis.magnetisation import magnetisation
+from ase_klm.analysis.planes import MagneticPlane, magnetic_plane
+from ase_klm.analysis.structure_factor import StructureFactor, structure_factor, structure_factor_at
+from ase_klm.analysis.topology import solid_angles, topological_charge, topological_charge_density
+from ase_klm.analysis.triangulation import triangulate
+
+__all__ = [
+    "BraggPeak",
+    "MagneticPlane",
+    "StructureFactor",
+    "bragg_peaks",
+    "magnetic_plane",
+    "magnetisation",
+    "solid_angles",
+    "structure_factor",
+    "structure_factor_at",
+    "topological_charge",
+    "topological_charge_density",
+    "triangulate",
+]

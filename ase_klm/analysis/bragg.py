@@ -1,0 +1,126 @@
+"""Bragg peaks: the strongest local maxima of the structure factor, gathered into stars of equivalent wave vectors."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ase_klm.analysis.structure_factor import StructureFactor, structure_factor
+from ase_klm.errors import KLMError
+from ase_klm.moments import Array
+
+
+@dataclass(frozen=True)
+class BraggPeak:
+    """The strongest member of a star, and the star.
+
+    Attributes
+    ----------
+    q, q_cartesian : ndarray
+        Wave vector in units of the reciprocal vectors, and in rad/Å, shape (3,).
+    intensity : float
+        S(q), μB².
+    star : ndarray
+        q and its equivalents under the point group of the lattice, as far as they fit the supercell, shape (n, 3).
+    star_intensities : ndarray
+        S at these, μB², shape (n,): six equal ones for a triple-q state of a triangular lattice, two for a spiral.
+    """
+
+    q: Array
+    q_cartesian: Array
+    intensity: float
+    star: Array
+    star_intensities: Array
+
+
+def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
+    """The strongest peaks of S(q), one a star, in order of falling intensity.
+
+    A peak is not exceeded by any neighbouring wave vector of the supercell. Peaks below 1e-6 of the strongest are left
+    out.
+
+    Parameters
+    ----------
+    source : StructureFactor, Atoms or sequence of frames
+        The result of :func:`structure_factor`, or what it takes.
+    number : int
+        At most so many stars.
+
+    Raises
+    ------
+    KLMError
+        As :func:`structure_factor`, and when S is known at scattered wave vectors only.
+    """
+    factor = source if isinstance(source, StructureFactor) else structure_factor(source)
+    if len(factor.steps) == 0:
+        raise KLMError(
+            "peaks cannot be found among scattered wave vectors",
+            "a local maximum needs the neighbouring wave vectors",
+            "use structure_factor(atoms), not structure_factor_at",
+        )
+    intensity = factor.intensity
+    find = _Finder(factor.q)
+    moves = np.array(list(product((-1, 0, 1), repeat=len(factor.steps)))) @ factor.steps
+    highest = np.ones(len(factor.q), dtype=bool)
+    for move in moves:
+        neighbour = find(factor.q + move)
+        present = neighbour >= 0
+        highest[present] &= intensity[present] >= intensity[neighbour[present]] * (1 - 1e-9)
+    highest &= intensity > 1e-6 * intensity.max()
+    candidates = np.flatnonzero(highest)
+    candidates = candidates[np.argsort(-intensity[candidates].round(9), kind="stable")]
+    rotations = _point_group(factor)
+    peaks: list[BraggPeak] = []
+    seen: set[int] = set()
+    for peak in candidates.tolist():
+        if len(peaks) == number:
+            break
+        if peak in seen:
+            continue
+        members = find(factor.q[peak] @ rotations)
+        star = np.unique(members[members >= 0])
+        star = star[np.argsort(-intensity[star].round(9), kind="stable")]
+        seen.update(star.tolist())
+        peaks.append(
+            BraggPeak(factor.q[peak], factor.q_cartesian[peak], float(intensity[peak]), factor.q[star], intensity[star])
+        )
+    return peaks
+
+
+class _Finder:
+    """Looks up the index of a wave vector; -1 where it is absent. One zone is periodic, a larger disc is not."""
+
+    def __init__(self, q: Array) -> None:
+        reduced = _wrapped(q)
+        self.periodic = len(np.unique(reduced.round(6) % 1.0, axis=0)) == len(q)
+        self.tree = cKDTree(reduced, boxsize=1.0) if self.periodic else cKDTree(q)
+
+    def __call__(self, q: Array) -> NDArray[np.int64]:
+        distance, index = self.tree.query(_wrapped(q) if self.periodic else q)
+        return np.asarray(np.where(distance < 1e-6, index, -1))
+
+
+def _wrapped(q: Array) -> Array:
+    return np.asarray(q % 1.0 % 1.0)
+
+
+def _point_group(factor: StructureFactor) -> Array:
+    """Point group of the lattice as matrices acting on q from the right, shape (n, 3, 3)."""
+    periodic = factor.steps.any(axis=0)
+    reduced, _ = minkowski_reduce(factor.cell, pbc=periodic)
+    axes = np.flatnonzero(periodic)
+    block = reduced[axes]
+    metric = block @ block.T
+    dimension = len(axes)
+    trials = np.array(list(product((-1, 0, 1), repeat=dimension**2))).reshape(-1, dimension, dimension)
+    images = trials @ metric @ trials.swapaxes(1, 2)
+    kept = trials[np.abs(images - metric).max(axis=(1, 2)) < 1e-4 * metric.max()]
+    # a lattice vector n·block goes to n·trial·block; in space this is the matrix below
+    span = np.linalg.pinv(block)
+    outside = np.eye(3) - span @ block
+    cartesian = span @ kept @ block + outside
+    return factor.reciprocal @ cartesian @ np.linalg.inv(factor.reciprocal)

@@ -1,0 +1,291 @@
+"""One frame format, in two kinds of file that ASE, `ase gui` and OVITO open.
+
+=====================  ===========================  ====================================
+quantity               ``.traj``                    ``.extxyz`` (eight decimals)
+=====================  ===========================  ====================================
+moments, μB            initial magnetic moments     column ``initial_magmoms:R:3``
+magnetic forces, eV/μB ``info["magnetic_forces"]``  column ``magnetic_forces:R:3``
+energy, eV; forces     ASE results                  ``energy=``, column ``forces:R:3``
+step, time             ``info``                     ``step=``, ``time=``
+=====================  ===========================  ====================================
+
+ASE drops unknown results and, in ``.traj``, unknown arrays without a word, hence this writer.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import read_xyz, write_xyz
+from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
+
+from ase_klm.errors import KLMError, warn
+from ase_klm.moments import Array, get_magnetic_forces, get_moments
+
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One structure of a trajectory or data set; what the file does not hold is None.
+
+    Attributes
+    ----------
+    atoms : Atoms
+        With moments, and with ASE's single-point calculator where the file holds energy or forces.
+    """
+
+    atoms: Atoms
+
+    @property
+    def moments(self) -> Array:
+        """Moment vectors, μB, shape (N, 3)."""
+        return get_moments(self.atoms)
+
+    @property
+    def magnetic_forces(self) -> Array | None:
+        """-∂E/∂m, eV/μB, shape (N, 3)."""
+        try:
+            return get_magnetic_forces(self.atoms)
+        except KLMError:
+            return None
+
+    @property
+    def energy(self) -> float | None:
+        """EV."""
+        found = self._result("energy")
+        return None if found is None else float(found)
+
+    @property
+    def forces(self) -> Array | None:
+        """eV/Å, shape (N, 3)."""
+        found = self._result("forces")
+        return None if found is None else np.array(found, dtype=np.float64)
+
+    @property
+    def step(self) -> int | None:
+        """Number of the step of the run that wrote the frame."""
+        return None if "step" not in self.atoms.info else int(self.atoms.info["step"])
+
+    @property
+    def time(self) -> float | None:
+        """Time in the unit of that run's log: fs, or ħ/eV in model units."""
+        return None if "time" not in self.atoms.info else float(self.atoms.info["time"])
+
+    def _result(self, name: str) -> Any:
+        return None if self.atoms.calc is None else self.atoms.calc.results.get(name)
+
+
+def read(path: str | Path) -> list[Frame]:
+    """All frames of a ``.traj`` or ``.extxyz`` file.
+
+    Raises
+    ------
+    KLMError
+        When the file does not exist, is of another kind, or is damaged.
+    """
+    file = _checked_path(path)
+    return [Frame(atoms) for atoms in _images(file)]
+
+
+def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> None:
+    """Write structures with their moments and whatever results are at hand; nothing is calculated anew.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.traj`` or ``.extxyz``; an existing file is replaced.
+    frames : Atoms, Frame, or several
+        Results that belong to an older state of the atoms are left out.
+    """
+    several = [frames] if isinstance(frames, Atoms | Frame) else frames
+    with FrameWriter(path) as writer:
+        for frame in several:
+            atoms = frame.atoms if isinstance(frame, Frame) else frame
+            writer.write(atoms, **_results_at_hand(atoms))
+
+
+class FrameWriter:
+    """Writes frames one by one; each is on disk when `write` returns.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.traj`` or ``.extxyz``.
+    append : bool
+        Whether to continue an existing file instead of replacing it.
+    last_step : int, optional
+        When appending: frames of a later step, or torn ones at the end of the file, are dropped first.
+
+    Raises
+    ------
+    KLMError
+        When the path cannot be written, or the file to append to is none of this package's trajectories.
+    """
+
+    def __init__(self, path: str | Path, append: bool = False, last_step: int | None = None) -> None:
+        self.path = _checked_path(path, must_exist=False)
+        if append and not self.path.exists():
+            warn(
+                f"{self.path} does not exist, so it starts here",
+                "the run is continued, but what it wrote before is not there",
+                "keep restart file, log and trajectory together",
+            )
+        continues = append and self.path.exists()
+        if continues and last_step is not None:
+            _drop_later_frames(self.path, last_step)
+        mode = "a" if continues else "w"
+        try:
+            self._file: TextIO | None = None if self._is_traj else self.path.open(mode)
+            self._trajectory = TrajectoryWriter(self.path, mode) if self._is_traj else None
+        except _UNREADABLE as error:
+            raise _unreadable(self.path, error) from None
+
+    @property
+    def _is_traj(self) -> bool:
+        return self.path.suffix == ".traj"
+
+    def write(
+        self,
+        atoms: Atoms,
+        energy: float | None = None,
+        forces: Array | None = None,
+        magnetic_forces: Array | None = None,
+        step: int | None = None,
+        time: float | None = None,
+    ) -> None:
+        """Append one frame.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            Structure and moments; the calculator is not asked.
+        energy, forces, magnetic_forces : optional
+            eV, eV/Å (N, 3), eV/μB (N, 3).
+        step, time : optional
+            Where the frame stands in its run.
+        """
+        frame = atoms.copy()
+        results = {"energy": energy, "free_energy": energy, "forces": forces}
+        known = {name: value for name, value in results.items() if value is not None}
+        if known:
+            frame.calc = SinglePointCalculator(frame, **known)
+        if magnetic_forces is not None:
+            place = frame.info if self._is_traj else frame.arrays
+            place["magnetic_forces"] = np.asarray(magnetic_forces, dtype=np.float64)
+        frame.info |= {name: value for name, value in (("step", step), ("time", time)) if value is not None}
+        if self._trajectory is not None:
+            self._trajectory.write(frame)
+        elif self._file is not None:
+            if "initial_magmoms" in frame.arrays and frame.arrays["initial_magmoms"].ndim == 1:
+                frame.arrays["initial_magmoms"] = get_moments(frame)
+            write_xyz(self._file, [frame])
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        for file in (self._trajectory, self._file):
+            if file is not None:
+                file.close()
+
+    def __enter__(self) -> "FrameWriter":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _results_at_hand(atoms: Atoms) -> dict[str, Any]:
+    """Results of the calculator for the present state, and magnetic forces kept by the atoms themselves."""
+    calc = atoms.calc
+    found: dict[str, Any] = {}
+    if calc is not None and not calc.check_state(atoms):
+        found = {name: calc.results[name] for name in ("energy", "forces", "magnetic_forces") if name in calc.results}
+    for place in (atoms.arrays, atoms.info):
+        if "magnetic_forces" in place:
+            found.setdefault("magnetic_forces", place["magnetic_forces"])
+    return found
+
+
+def _images(path: Path) -> Iterator[Atoms]:
+    try:
+        if path.suffix == ".traj":
+            with TrajectoryReader(path) as trajectory:
+                yield from trajectory
+        else:
+            with path.open() as file:
+                yield from read_xyz(file, index=slice(None))
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from None
+
+
+def _drop_later_frames(path: Path, last_step: int) -> None:
+    """Keep the frames up to a step. The file is replaced in one go, so that a crash leaves the old one whole."""
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    if path.suffix == ".traj":
+        steps = [_step_of(atoms.info.get("step"), path) for atoms in _images(path)]
+        if max(steps, default=-1) <= last_step:
+            return
+        with TrajectoryWriter(temporary, "w") as kept:
+            for atoms, step in zip(_images(path), steps, strict=True):
+                if step <= last_step:
+                    kept.write(atoms)
+    else:
+        with temporary.open("w") as kept_text:
+            for step, text in _blocks(path):
+                if step <= last_step:
+                    kept_text.write(text)
+    os.replace(temporary, path)
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, str]]:
+    """Step and text of the whole frames of an extended xyz file; a torn one at its end is passed over."""
+    with path.open() as file:
+        while count := file.readline():
+            try:
+                lines = [count, *(file.readline() for _ in range(int(count) + 1))]
+            except ValueError as error:
+                raise _unreadable(path, error) from None
+            if not lines[-1].endswith("\n"):
+                return
+            step = next((word[5:] for word in lines[1].split() if word.startswith("step=")), None)
+            yield _step_of(step, path), "".join(lines)
+
+
+def _step_of(step: Any, path: Path) -> int:
+    if step is None:
+        raise KLMError(
+            f"{path} has frames without a step",
+            "a run that is continued drops the frames after its restart step, and cannot tell which these are",
+            "give the trajectory another name, or move the file away",
+        )
+    return int(step)
+
+
+def _checked_path(path: str | Path, must_exist: bool = True) -> Path:
+    file = Path(path)
+    if file.suffix not in (".traj", ".extxyz", ".xyz"):
+        raise KLMError(
+            f"{path} is neither a .traj nor an .extxyz file",
+            "the ending of the name says how frames are stored",
+            "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)",
+        )
+    if must_exist and not file.is_file():
+        raise KLMError(f"{path} cannot be read", "there is no such file", "check the name and the folder")
+    if not must_exist and not file.absolute().parent.is_dir():
+        raise KLMError(f"{path} cannot be written", f"there is no folder {file.parent}", "create it first")
+    return file
+
+
+def _unreadable(path: Path, error: BaseException) -> KLMError:
+    return KLMError(
+        f"{path} cannot be read as a trajectory",
+        f"{type(error).__name__}: {error}",
+        "check that it is a complete file that this package or ASE wrote; a copy may have been cut short",
+    )

@@ -1,0 +1,118 @@
+"""Animated GIF of a trajectory of textures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_klm.analysis.planes import magnetic_plane
+from ase_klm.errors import KLMError
+from ase_klm.plot.colours import spin_colours
+from ase_klm.plot.texture import draw_arrows, in_plane_directions, texture
+from ase_klm.plot.time_series import read_frames
+
+DPI = 90
+
+
+def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 100) -> Path:
+    """Write the textures of a trajectory as an animated GIF that repeats for ever.
+
+    Longer trajectories are thinned evenly to `max_frames`, the first and the last frame included, which keeps the file
+    to a few megabytes.
+
+    Parameters
+    ----------
+    source : str, Path, or sequence of frames
+        A trajectory, or its frames: one planar lattice whose moments change.
+    path : str or Path
+        File to write, ending in ``.gif``.
+    fps : float
+        Frames a second.
+    max_frames : int
+        At most so many frames.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    KLMError
+        As :func:`texture`, and when the file is not named ``.gif``, or frames have different atoms.
+    """
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() != ".gif":
+        raise KLMError(f"{path} is not named .gif", "an animated GIF is written", "give a name such as 'run.gif'")
+    if not (np.isfinite(fps) and fps > 0 and max_frames >= 1):
+        raise KLMError(
+            f"fps = {fps!r} with max_frames = {max_frames!r}", "both must be positive", "leave them out, or use fps=10"
+        )
+    frames = read_frames(source)
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int))
+    ax = texture(frames[0])
+    fig = ax.figure
+    try:
+        ax.set_title(_title(frames[0], 0), fontsize="medium")
+        fig.set_dpi(DPI)
+        fig.canvas.draw()
+        fig.set_layout_engine("none")  # nothing moves from frame to frame
+        pictures = []
+        for number in chosen:
+            _repaint(ax, frames[0], frames[number])
+            ax.set_title(_title(frames[number], int(number)), fontsize="medium")
+            fig.canvas.draw()
+            pictures.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()))
+    finally:
+        plt.close(fig)
+    palette = _palette(pictures)
+    indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0, optimize=False)
+    return path
+
+
+def _repaint(ax: Any, first: Atoms, atoms: Atoms) -> None:
+    from matplotlib.quiver import Quiver
+
+    plane, reference = magnetic_plane(atoms), magnetic_plane(first)
+    if not np.array_equal(plane.sites, reference.sites):
+        raise KLMError(
+            "the frames do not show the same magnetic atoms",
+            "an animation is one lattice whose moments change",
+            "animate the frames of one run",
+        )
+    spins = in_plane_directions(atoms, plane)
+    cells = ax.collections[0]
+    cells.set_facecolor(spin_colours(spins))
+    cells.set_edgecolor(spin_colours(spins))
+    for collection in list(ax.collections):
+        if isinstance(collection, Quiver):
+            collection.remove()
+    draw_arrows(ax, reference, spins)
+
+
+def _title(atoms: Atoms, number: int) -> str:
+    for key, text in (("time", "t = {:.5g}"), ("step", "step {:.0f}")):
+        if key in atoms.info:
+            return text.format(float(atoms.info[key]))
+    return f"frame {number}"
+
+
+def _palette(pictures: list[Any]) -> Any:
+    """Image whose palette serves a sample of all pictures, so that unchanged cells do not flicker."""
+    from PIL import Image
+
+    sample = pictures[:: max(1, len(pictures) // 8)]
+    width, height = sample[0].size
+    strip = Image.new("RGB", (width, height * len(sample)))
+    for row, picture in enumerate(sample):
+        strip.paste(picture, (0, row * height))
+    found = strip.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
+    colours = np.array(found.getpalette()).reshape(-1, 3)
+    colours[colours.sum(axis=1).argmax()] = 255  # the background stays white
+    found.putpalette(colours.ravel().tolist())
+    return found

@@ -1,0 +1,34 @@
+"""Fixtures shared by the tests of all rooms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_global_state():
+    """The package never changes torch's or NumPy's defaults."""
+    dtype, numpy_state = torch.get_default_dtype(), np.random.get_state()[1].copy()
+    torch_state = torch.random.get_rng_state()
+    yield
+    assert torch.get_default_dtype() == dtype
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert torch.equal(torch.random.get_rng_state(), torch_state)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261120)
+
+
+def reference(name):
+    """Reference data by name, or a skip where it is not on this machine."""
+    path = REFERENCE_DATA / name
+    if not path.exists():
+        pytest.skip(f"reference data {path} is not on this machine")
+    return json.loads(path.read_text()) if path.suffix == ".json" else np.load(path)
