@@ -1,6 +1,32 @@
-"""tmp."""
+"""Spin lattices as ASE Atoms: energies, forces and magnetic forces from itinerant electrons, exchange and networks."""
 
-from ase_klm import lattices, potentials, testing, textures, units
+from ase_klm import analysis, data, lattices, plot, potentials, testing, textures, units
 from ase_klm.calculators import ExchangeCalculator, KondoEDCalculator, SpinCalculator
+from ase_klm.dynamics import LLGDynamics
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
+from ase_klm.relaxation import SpinMinimizer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ExchangeCalculator",
+    "KLMError",
+    "KLMWarning",
+    "KondoEDCalculator",
+    "LLGDynamics",
+    "SpinCalculator",
+    "SpinMinimizer",
+    "analysis",
+    "data",
+    "get_magnetic_forces",
+    "get_moments",
+    "lattices",
+    "plot",
+    "potentials",
+    "rotate_moments",
+    "set_moments",
+    "testing",
+    "textures",
+    "units",
+]

@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
 from ase_klm.moments import is_magnetic
-from ase_klm.potentials.base import BoundPotential, Potential, checked_device, same
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
 from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.kondo import Kondo
 from ase_klm.potentials.zeeman import Zeeman
@@ -79,20 +79,34 @@ class SpinCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        structure: Atoms = self.atoms
+        structure: Atoms = self.atoms  # type: ignore[assignment]
         bound = self.bound(structure)
         state = BoundPotential(structure, self.device)
-        found = bound.evaluate(state.moments, state.positions, state.cell)
-        self.results = {
-            "energy": float(found.energy),
-            "free_energy": float(found.energy),
-            "magnetic_forces": found.magnetic_forces.cpu().numpy(),
-        }
-        if found.forces is not None:
-            self.results["forces"] = found.forces.cpu().numpy()
-        if found.stress is not None and structure.cell.rank == 3:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress.cpu().numpy())
-        self.results |= {name: value.item() for name, value in found.extras.items()}
+        self._fill(bound.evaluate(state.moments, state.positions, state.cell), structure)
+
+    def remember(self, atoms: Atoms, evaluation: Evaluation) -> None:
+        """Take what a tool has evaluated for the present state of these atoms, so that it is not computed again."""
+        self.atoms = atoms.copy()
+        self._fill(evaluation, atoms)
+
+    def _fill(self, found: Evaluation, structure: Atoms) -> None:
+        self.results = _results(found, structure)
+
+    def remember(self, atoms: Atoms, found: Evaluation) -> None:
+        """Take results that a tool has found for the present state of the atoms, so that asking costs nothing."""
+        self.atoms = atoms.copy()
+        self.results = _results(found, atoms)
+
+
+def _results(found: Evaluation, atoms: Atoms) -> dict[str, Any]:
+    """An evaluation of one structure in ASE's terms."""
+    energy = float(found.energy)
+    results = {"energy": energy, "free_energy": energy, "magnetic_forces": found.magnetic_forces.cpu().numpy()}
+    if found.forces is not None:
+        results["forces"] = found.forces.cpu().numpy()
+    if found.stress is not None and atoms.cell.rank == 3:
+        results["stress"] = full_3x3_to_voigt_6_stress(found.stress.cpu().numpy())
+    return results | {name: value.item() for name, value in found.extras.items()}
 
 
 class _ParametrisedCalculator(SpinCalculator):
@@ -298,7 +312,7 @@ def _same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
 
 def _nearest_vector(atoms: Atoms) -> np.ndarray:
     """Vector from atom 0 to the atom, or the image of itself, closest to it."""
-    others, lengths = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
+    others, _ = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
     images = atoms.cell.array[atoms.pbc & atoms.cell.any(1)]
     vectors = np.concatenate([others.reshape(-1, 3), images])
     return vectors[np.argmin(np.linalg.norm(vectors, axis=1))] if len(vectors) else np.full(3, np.inf)

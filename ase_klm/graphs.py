@@ -151,8 +151,7 @@ def _first_cutoff(atoms: Atoms) -> float:
     """A length somewhat above the distance between neighbours; far below it, the search grid would be huge."""
     if len(atoms) == 0:
         raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
-    completed = with_complete_cell(atoms)
-    completed = completed.copy()
+    completed = with_complete_cell(atoms).copy()
     completed.wrap()
     lengths = [float(np.linalg.norm(vector)) for vector in completed.cell.array[atoms.pbc]]
     if len(atoms) > 1:

@@ -190,7 +190,9 @@ def skyrmion(
     wall = radius / 2 if width is None else width
     if not (np.isfinite(wall) and wall > radius / 500):
         raise KLMError(
-            f"width = {width!r} is not a width of the wall", "it must be positive, in Å", "give width > 0, about radius/2"
+            f"width = {width!r} is not a width of the wall",
+            "it must be positive, in Å",
+            "give width > 0, about radius/2",
         )
     theta = 2 * np.arctan2(np.sinh(radius / wall), np.sinh(np.minimum(r / wall, 700.0)))
     phi = vorticity * np.arctan2(separation[:, 1], separation[:, 0]) + np.deg2rad(helicity)

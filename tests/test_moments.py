@@ -35,9 +35,7 @@ def test_copy_slice_repeat_and_pickle_keep_moments(atoms):
 @pytest.mark.parametrize(("suffix", "tolerance"), [("traj", 0.0), ("extxyz", 5e-9)])  # extxyz writes eight decimals
 def test_files_keep_moments(atoms, tmp_path, suffix, tolerance):
     write(tmp_path / f"a.{suffix}", atoms)
-    np.testing.assert_allclose(
-        get_moments(read(tmp_path / f"a.{suffix}")), get_moments(atoms), rtol=0, atol=tolerance
-    )
+    np.testing.assert_allclose(get_moments(read(tmp_path / f"a.{suffix}")), get_moments(atoms), rtol=0, atol=tolerance)
 
 
 def test_moments_are_copied_both_ways():

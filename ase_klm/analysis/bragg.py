@@ -64,15 +64,16 @@ def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
         )
     intensity = factor.intensity
     find = _Finder(factor.q)
-    moves = np.array(list(product((-1, 0, 1), repeat=len(factor.steps)))) @ factor.steps
     highest = np.ones(len(factor.q), dtype=bool)
-    for move in moves:
+    for move in _neighbours(factor):
         neighbour = find(factor.q + move)
         present = neighbour >= 0
         highest[present] &= intensity[present] >= intensity[neighbour[present]] * (1 - 1e-9)
     highest &= intensity > 1e-6 * intensity.max()
     candidates = np.flatnonzero(highest)
-    candidates = candidates[np.argsort(-intensity[candidates].round(9), kind="stable")]
+    strength = (intensity / intensity.max()).round(9)
+    lengths = np.linalg.norm(factor.q_cartesian, axis=1).round(9)
+    candidates = candidates[np.lexsort((lengths[candidates], -strength[candidates]))]
     rotations = _point_group(factor)
     peaks: list[BraggPeak] = []
     seen: set[int] = set()
@@ -83,7 +84,7 @@ def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
             continue
         members = find(factor.q[peak] @ rotations)
         star = np.unique(members[members >= 0])
-        star = star[np.argsort(-intensity[star].round(9), kind="stable")]
+        star = star[np.argsort(-strength[star], kind="stable")]
         seen.update(star.tolist())
         peaks.append(
             BraggPeak(factor.q[peak], factor.q_cartesian[peak], float(intensity[peak]), factor.q[star], intensity[star])
@@ -102,6 +103,18 @@ class _Finder:
     def __call__(self, q: Array) -> NDArray[np.int64]:
         distance, index = self.tree.query(_wrapped(q) if self.periodic else q)
         return np.asarray(np.where(distance < 1e-6, index, -1))
+
+
+def _neighbours(factor: StructureFactor) -> Array:
+    """Wave vectors whose cells touch that of Γ, in units of q, shape (n, 3)."""
+    numbers = np.array(list(product((-2, -1, 0, 1, 2), repeat=len(factor.steps))))
+    q = numbers @ factor.steps
+    vectors = q @ factor.reciprocal
+    # no vector of the grid is closer to the middle of a touching one than its ends are
+    halves = vectors / 2
+    closest = np.linalg.norm(halves[:, None] - vectors, axis=2).min(axis=1)
+    own = np.linalg.norm(halves, axis=1)
+    return np.asarray(q[(own > 0) & (own <= closest * (1 + 1e-6))])
 
 
 def _wrapped(q: Array) -> Array:

@@ -47,8 +47,8 @@ def triangulate(atoms: Atoms) -> NDArray[np.int64]:
     if closed and len(triangles) != 2 * len(plane.sites):
         raise KLMError(
             f"the triangulation of {len(plane.sites)} sites has {len(triangles)} triangles instead of twice as many",
-            "two atoms lie upon each other, or nearly",
-            "look for doubled atoms in the structure",
+            "sites are too close to each other, or the cell is extremely skew",
+            "look for doubled atoms, or reduce the cell by ase.geometry.minkowski_reduce",
         )
     return plane.sites[triangles]
 
@@ -58,13 +58,20 @@ def _triangles(plane: MagneticPlane, margin: float) -> tuple[NDArray[np.int64], 
     points, site, cells = plane.with_images(margin)
     points = (points - points.mean(axis=0)) @ _STRETCH
     try:
-        corners = Delaunay(points).simplices.astype(np.int64)
+        delaunay = Delaunay(points)
     except (QhullError, ValueError) as error:
         raise KLMError(
             "the magnetic sites cannot be triangulated",
             str(error).strip().splitlines()[0],
             "a plane needs at least three sites that are not on one line",
         ) from None
+    if len(delaunay.coplanar):
+        raise KLMError(
+            "the magnetic sites cannot be triangulated",
+            "two of them lie upon each other, or nearly",
+            "look for doubled atoms in the structure",
+        )
+    corners = delaunay.simplices.astype(np.int64)
     # of the copies of a triangle, keep the one whose first corner, by site and cell, is in the home cell
     base = 2 * int(np.abs(cells).max()) + 1
     order = (site * base + cells[:, 0]) * base + cells[:, 1]

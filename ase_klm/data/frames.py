@@ -12,12 +12,11 @@ step, time             ``info``                     ``step=``, ``time=``
 ASE drops unknown results and, in ``.traj``, unknown arrays without a word, hence this writer.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 from ase import Atoms
@@ -142,7 +141,7 @@ class FrameWriter:
             _drop_later_frames(self.path, last_step)
         mode = "a" if continues else "w"
         try:
-            self._file: TextIO | None = None if self._is_traj else self.path.open(mode)
+            self._file: IO[str] | None = None if self._is_traj else self.path.open(mode)
             self._trajectory = TrajectoryWriter(self.path, mode) if self._is_traj else None
         except _UNREADABLE as error:
             raise _unreadable(self.path, error) from None
@@ -241,7 +240,7 @@ def _drop_later_frames(path: Path, last_step: int) -> None:
             for step, text in _blocks(path):
                 if step <= last_step:
                     kept_text.write(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, str]]:

@@ -70,7 +70,7 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
     finally:
         plt.close(fig)
     palette = _palette(pictures)
-    indexed = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    indexed = [_indexed(picture, palette) for picture in pictures]
     indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0, optimize=False)
     return path
 
@@ -111,8 +111,18 @@ def _palette(pictures: list[Any]) -> Any:
     strip = Image.new("RGB", (width, height * len(sample)))
     for row, picture in enumerate(sample):
         strip.paste(picture, (0, row * height))
-    found = strip.quantize(colors=256, method=Image.Quantize.MEDIANCUT)
-    colours = np.array(found.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255  # the background stays white
+    found = strip.quantize(colors=255, method=Image.Quantize.MEDIANCUT)
+    colours = np.full((256, 3), 255, dtype=int)  # the last one is the white of the background
+    colours[:255] = np.array(found.getpalette()).reshape(-1, 3)[:255]
     found.putpalette(colours.ravel().tolist())
     return found
+
+
+def _indexed(picture: Any, palette: Any) -> Any:
+    from PIL import Image
+
+    numbers = np.array(picture.quantize(palette=palette, dither=Image.Dither.NONE))
+    numbers[(np.asarray(picture) == 255).all(axis=2)] = 255  # Pillow's search is approximate
+    indexed = Image.fromarray(numbers)
+    indexed.putpalette(palette.getpalette())
+    return indexed

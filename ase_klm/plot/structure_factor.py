@@ -69,7 +69,7 @@ def structure_factor(source: Any, ax: Any = None, log: bool = True) -> Any:
         linewidths=0.3,
     )
     tiles.set_edgecolor("face")
-    tiles.cmap.set_under(tiles.cmap(0.0))  # exact zeros lie below every logarithm
+    tiles.set_cmap(tiles.cmap.with_extremes(bad="black", under="black"))  # exact zeros have no logarithm
     ax.add_collection(tiles)
     bright = intensity > 0.02 * top
     if np.ptp(tile, axis=0).max() < 0.04 * radius and bright.sum() <= MOST_SPOTS:

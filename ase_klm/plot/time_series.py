@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 
 from ase_klm import analysis
 from ase_klm.analysis.frames import structures
@@ -77,13 +76,9 @@ def _times(frames: list[Atoms]) -> tuple[Array, str]:
 
 
 def _energy(atoms: Atoms) -> float:
-    """Energy an atom, eV; NaN where it is not stored."""
-    if atoms.calc is None:
-        return float(atoms.info.get("energy", np.nan)) / len(atoms)
-    try:
-        return float(atoms.get_potential_energy()) / len(atoms)
-    except PropertyNotImplementedError:
-        return float("nan")
+    """Energy an atom, eV; NaN where it is not stored. Nothing is calculated."""
+    energy = atoms.info.get("energy") if atoms.calc is None else atoms.calc.results.get("energy")
+    return float("nan") if energy is None else float(energy) / len(atoms)
 
 
 def _charges(frames: list[Atoms]) -> Array | None:

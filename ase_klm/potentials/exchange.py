@@ -188,7 +188,8 @@ class BoundExchange(BoundPotential):
 
 
 def _transverse(vectors: Tensor, e: Tensor) -> Tensor:
-    return vectors - (vectors * e).sum(-1, keepdim=True) * e
+    product = vectors * e  # three columns are added several times as fast as torch sums a short axis
+    return torch.addcmul(vectors, product[..., 0:1] + product[..., 1:2] + product[..., 2:3], e, value=-1.0)
 
 
 def _matrix(value: Any, name: str) -> np.ndarray:

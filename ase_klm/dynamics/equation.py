@@ -1,0 +1,72 @@
+"""The Landau-Lifshitz-Gilbert equation, in the form that the integrators step.
+
+dm/dt = -γ/(1+α²) [m×B + (α/abs(m)) m×(m×B)] = m × A,   A = -γ/(1+α²) [B + α e×B],   e = m/abs(m)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ase_klm.dynamics.vectors import cross
+
+FieldAt = Callable[[Tensor, float], Tensor]
+"""(moments, fraction of the step that has passed) → B without noise, eV/μB, shape (..., N, 3)."""
+
+
+@dataclass(frozen=True)
+class Equation:
+    """What stays fixed from step to step.
+
+    Attributes
+    ----------
+    length : Tensor
+        abs(m), μB, shape (..., N, 1), zero on non-magnetic sites.
+    rate : Tensor
+        γ Δt/(1+α²), per eV/μB, shape (N, 1); zero on sites that do not move.
+    damping : float
+        α.
+    """
+
+    length: Tensor
+    rate: Tensor
+    damping: float
+
+    def axis(self, e: Tensor, field: Tensor) -> Tensor:
+        """A Δt, the rotation vector of one step."""
+        if self.damping:
+            field = field + self.damping * cross(e, field)
+        return -self.rate * field
+
+
+class Integrator(Protocol):
+    """One way to make a step.
+
+    Attributes
+    ----------
+    name, reference : str
+        What log lines, restart files and papers call it.
+    order : int
+        The error after a given time falls as Δt**order without noise.
+    """
+
+    name: str
+    reference: str
+    order: int
+
+    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Tensor | None, equation: Equation) -> Tensor:
+        """Moments one step on.
+
+        Parameters
+        ----------
+        m, field : Tensor
+            Moments and B at the start of the step, shape (..., N, 3).
+        field_at : callable
+            B at predictor points.
+        noise : Tensor or None
+            ζ of this step, eV/μB, the same at the start and at predictor points (Stratonovich).
+        equation : Equation
+            Lengths, rate and damping.
+        """
+        ...

@@ -1,0 +1,467 @@
+"""Landau-Lifshitz-Gilbert dynamics of the moments of ASE `Atoms`, in the shape of ASE's dynamics.
+
+dm/dt = -γ/(1+α²) [m×B + (α/abs(m)) m×(m×B)],   B = F + field + ζ,   F = -∂E/∂m,
+<ζ_a ζ_b> = 2 α kT/(γ abs(m) Δt) δ_ab
+
+The state stays on the device as one tensor, replicas along its first axis. Atoms are brought up to date when an
+observer is due, at each step of `irun`, and at the end of `run`.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import ArrayLike
+from torch import Tensor
+from tqdm import tqdm
+
+from ase_klm import units
+from ase_klm.data.frames import FrameWriter
+from ase_klm.dynamics import restart as restart_files
+from ase_klm.dynamics.equation import Equation, Integrator
+from ase_klm.dynamics.heun import Heun
+from ase_klm.dynamics.log import Log
+from ase_klm.dynamics.measures import largest_torque, spin_temperature
+from ase_klm.dynamics.parameters import (
+    AppliedField,
+    checked_number,
+    checked_replicas,
+    pinned_sites,
+    thermal_energies,
+)
+from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
+from ase_klm.dynamics.state import SpinState, all_finite
+from ase_klm.dynamics.thermostat import Thermostat
+from ase_klm.dynamics.vectors import directions, dot, norm, transverse
+from ase_klm.errors import KLMError, warn
+
+INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
+"""Integrators by name."""
+
+
+class LLGDynamics:
+    """Evolve the moments of one structure, or of several replicas of it in one batch.
+
+    Parameters
+    ----------
+    atoms : Atoms or list of Atoms
+        With moments and a calculator. Replicas share the lattice and the calculator's parameters, but for fields.
+    timestep : float
+        In ASE's unit of time: ``1.0 * ase.units.fs``. With ``gamma=1.0`` in ħ/eV. See `suggest_timestep`.
+    damping : float
+        Gilbert damping α.
+    temperature_K, kT : float or sequence, optional
+        Temperature of the bath in K, or in eV; one number, or one a replica. Default: no noise.
+    gamma : float
+        γ, default g/ħ with g = 2 (`units.GAMMA`). ``gamma=1.0`` gives model units: times in ħ/eV, spin temperature in
+        eV, with no ASE conversion.
+    integrator : str
+        "sib" or "heun".
+    seed : int, optional
+        Of the thermal noise; needed when there is some.
+    trajectory : str or Path, optional
+        ``.traj`` or ``.extxyz``. Frames hold moments, and the calculator's energy and magnetic forces; atoms are at
+        rest, so atomic forces are left out. Replicas are written to ``name-0.traj``, ``name-1.traj``...
+    logfile : str, Path or file object, optional
+        "-" is the standard output. A line: step, time (fs, or ħ/eV), energy a magnetic site with the applied field
+        (eV), mean moment of the magnetic sites (μB), largest torque abs(m×B) of the sites that move (eV), spin
+        temperature (K, or eV; blank where the potential has no second derivatives).
+    loginterval : int
+        Steps between log lines and between frames.
+    restart : str or Path, optional
+        File that lets a killed run continue; see Notes.
+    restart_interval : int
+        Steps between two writings of it. It is written at the end of each `run`, too.
+    field : array_like or callable, optional
+        A further Zeeman field in eV/μB, shape (3,), (N, 3), or (replicas, 3); or a function of time (in the unit of
+        the time step) that returns one. It is no part of the calculator's results.
+    pinned : array_like, optional
+        Sites that do not move: boolean mask (N,), or indices.
+    progress : bool
+        Whether runs of more than two seconds show a progress bar, on a terminal only.
+
+    Raises
+    ------
+    KLMError
+        For bad input, before anything is computed.
+
+    Notes
+    -----
+    With `restart`, a script that was killed is simply run again, unchanged: the steps that the restart file has behind
+    it count as done. ``run(1000); run(500)`` killed at step 1200 then passes over the first run and does the last 300
+    steps of the second, and ends in the same bits as if it had not been killed. Log and trajectory are cut back to
+    the restart step, and go on from there. To lengthen a finished run, ask for more steps. Observers are not called
+    again for the steps passed over; meanwhile the atoms show the state of the restart file.
+
+    Observers, and the script between two runs, may change the moments: they are taken over.
+    """
+
+    def __init__(
+        self,
+        atoms: Atoms | list[Atoms],
+        timestep: float,
+        damping: float = 0.1,
+        temperature_K: ArrayLike | None = None,
+        kT: ArrayLike | None = None,
+        gamma: float = units.GAMMA,
+        integrator: str = "sib",
+        seed: int | None = None,
+        trajectory: str | Path | None = None,
+        logfile: str | Path | TextIO | None = None,
+        loginterval: int = 1,
+        restart: str | Path | None = None,
+        restart_interval: int = 100,
+        field: Any = None,
+        pinned: ArrayLike | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.atoms = atoms
+        self.replicas = checked_replicas(atoms)
+        self.timestep = checked_number(timestep, "timestep", "ASE's unit of time, or ħ/eV in model units")
+        self.damping = checked_number(damping, "damping", "", zero=True)
+        self.gamma = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time")
+        self.kT = thermal_energies(temperature_K, kT, len(self.replicas))
+        if integrator not in INTEGRATORS:
+            raise KLMError(
+                f"integrator = {integrator!r} is not known",
+                f"there are {', '.join(map(repr, INTEGRATORS))}",
+                'leave it out to use "sib"',
+            )
+        self.integrator = INTEGRATORS[integrator]
+        self.pinned = pinned_sites(pinned, len(self.replicas[0]))
+        self._loginterval = _checked_interval(loginterval, "loginterval")
+        self._restart_interval = _checked_interval(restart_interval, "restart_interval")
+        self._trajectories = self._trajectory_paths(trajectory)
+        self._logfile, self._progress = logfile, progress
+        for path in (restart, logfile if isinstance(logfile, str) and logfile != "-" else None):
+            _check_folder(path)
+
+        self._single = isinstance(atoms, Atoms)
+        self._state = SpinState(self.replicas, self._single)
+        device = self._state.moments.device
+        self._applied = AppliedField(field, tuple(self._state.moments.shape), device)
+        bath = torch.tensor(self.kT, device=device)
+        self._thermostat = Thermostat(
+            bath[0] if self._single else bath[:, None, None], self.damping, self.gamma, self.timestep, seed
+        )
+        self._mobile = ~torch.tensor(self.pinned, device=device)[:, None]
+        self._rate = self.gamma * self.timestep / (1 + self.damping**2) * self._mobile.to(torch.float64)
+        self.nsteps = 0
+        self._observers: list[tuple[Callable[..., Any], int, tuple[Any, ...], dict[str, Any]]] = []
+        self._log: Log | None = None
+        self._writers: list[FrameWriter] = []
+        self._started = False
+        self._parameters = {
+            "integrator": integrator,
+            "timestep": self.timestep,
+            "damping": self.damping,
+            "gamma": self.gamma,
+            "kT": self.kT.tolist(),
+            "seed": seed if self._thermostat.active else None,
+            "field": self._applied.description,
+            "pinned": np.flatnonzero(self.pinned).tolist(),
+            "species": self.replicas[0].numbers.tolist(),
+            "number of replicas": None if self._single else len(self.replicas),
+        }
+        self._restart = None if restart is None else Path(restart)
+        self._behind = 0
+        self._resumed: restart_files.RestartState | None = None
+        if self._restart is not None and self._restart.exists():
+            self._resume(self._restart)
+
+    # What a script asks for -------------------------------------------------------------------------------------
+
+    def run(self, steps: int) -> bool:
+        """Make `steps` steps (with `restart`: including those that the restart file has behind it).
+
+        Returns
+        -------
+        bool
+            True, as ASE's dynamics does.
+        """
+        for _ in self._advance(steps, show=self._progress):
+            pass
+        return True
+
+    def irun(self, steps: int) -> Iterator[int]:
+        """As `run`, but a generator: yields the number of the step, at the start and after each step."""
+        for step in self._advance(steps, show=False):
+            self._state.show()
+            yield step
+            self._state.take_over()
+
+    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
+        """Call a function during the run.
+
+        Parameters
+        ----------
+        function : callable or object with a ``write`` method
+            Called as ``function(*args, **kwargs)`` with the atoms up to date.
+        interval : int
+            Positive: every so many steps, step 0 included. Negative: once, at that step.
+        """
+        if not callable(function):
+            function = function.write
+        if isinstance(interval, bool) or not isinstance(interval, int) or interval == 0:
+            raise KLMError(
+                f"interval = {interval!r} is no number of steps",
+                "it must be an integer other than zero",
+                "give interval=10 for every tenth step, interval=-10 for step 10 alone",
+            )
+        self._observers.append((function, interval, args, kwargs))
+
+    @property
+    def time(self) -> float:
+        """Time since step 0, in the unit of the time step."""
+        return self.nsteps * self.timestep
+
+    @property
+    def model_units(self) -> bool:
+        """Whether times are in ħ/eV."""
+        return self.gamma == 1.0
+
+    @property
+    def time_in_log(self) -> float:
+        """Time in fs, or in ħ/eV in model units."""
+        return self.time if self.model_units else self.time / units.FS
+
+    @property
+    def moments(self) -> Tensor:
+        """Present moments on the device, μB, shape (..., N, 3)."""
+        return self._state.moments
+
+    def get_number_of_steps(self) -> int:
+        return self.nsteps
+
+    def get_time(self) -> float:
+        return self.time
+
+    def close(self) -> None:
+        """Close log and trajectories; a later run opens them again and goes on with them."""
+        for file in (self._log, *self._writers):
+            if file is not None:
+                file.close()
+        self._log, self._writers, self._started = None, [], False
+
+    def __enter__(self) -> "LLGDynamics":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # The run ----------------------------------------------------------------------------------------------------
+
+    def _advance(self, steps: int, show: bool) -> Iterator[int]:
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+            raise KLMError(f"steps = {steps!r} is no number of steps", "it must be an integer >= 0", "run(100)")
+        passed_over = min(int(steps), self._behind)
+        self._behind -= passed_over
+        remaining = int(steps) - passed_over
+        if passed_over:
+            self._state.show()
+        else:
+            self._state.take_over()
+        if remaining == 0 and passed_over:
+            yield self.nsteps
+            return
+        self._state.rebind_if_changed()
+        if not self._started:
+            self._start()
+        yield self.nsteps
+        try:
+            with tqdm(total=remaining, disable=None if show else True, delay=2, unit="step", leave=False) as bar:
+                for _ in range(remaining):
+                    self._step()
+                    self._report()
+                    bar.update()
+                    yield self.nsteps
+            if self._restart is not None and self.nsteps:
+                self._save()
+        finally:
+            self._state.show()
+
+    def _start(self) -> None:
+        """Before the first step: check what is continued, open files, report step 0."""
+        if self._resumed is not None:
+            self._check_energy(self._resumed)
+            self._resumed = None
+        else:
+            self._check_timestep()
+        self._started = True
+        self._open()
+        if self.nsteps == 0:
+            self._report()
+
+    def _open(self) -> None:
+        last_step = self.nsteps or None
+        if self._logfile is not None:
+            unit = ("ħ/eV", "eV") if self.model_units else ("fs", "K")
+            self._log = Log(self._logfile, *unit, not self._single, last_step)
+        self._writers = [FrameWriter(path, last_step is not None, last_step) for path in self._trajectories]
+
+    def _step(self) -> None:
+        state, start = self._state, self.time
+
+        def field_at(m: Tensor, fraction: float) -> Tensor:
+            found = state.bound.evaluate(m, atomic=False).magnetic_forces
+            return self._with_applied(found, start + fraction * self.timestep)
+
+        field = self._with_applied(state.evaluation().magnetic_forces, start)
+        noise = self._thermostat.noise(state.length)
+        equation = Equation(state.length, self._rate, self.damping)
+        moved = self.integrator.step(state.moments, field, field_at, noise, equation)
+        state.advance(torch.where(self._mobile, moved, state.moments) if self.pinned.any() else moved)
+        self.nsteps += 1
+
+    def _with_applied(self, field: Tensor, time: float) -> Tensor:
+        applied = self._applied.at(time)
+        return field if applied is None else field + applied
+
+    def _report(self) -> None:
+        """Log, trajectory, observers, and last the restart file, so that it never runs ahead of the others."""
+        step = self.nsteps
+        regular = step % self._loginterval == 0
+        due = [o for o in self._observers if (step % o[1] == 0 if o[1] > 0 else step == -o[1])]
+        if (regular and (self._log is not None or self._writers)) or due:
+            self._check_finite()
+        if regular and self._log is not None:
+            self._write_log(self._log)
+        if (regular and self._writers) or due:
+            self._state.show()
+        if regular:
+            for number, writer in enumerate(self._writers):
+                self._write_frame(writer, number)
+        for function, _, args, kwargs in due:
+            function(*args, **kwargs)
+        if due:
+            self._state.take_over()
+            self._state.rebind_if_changed()
+        if self._restart is not None and step and step % self._restart_interval == 0:
+            self._save()
+
+    def _write_log(self, log: Log) -> None:
+        evaluation = self._state.evaluation()
+        field = self._with_applied(evaluation.magnetic_forces, self.time)
+        magnetic = self._state.length > 0
+        energy = evaluation.energy - dot(self._state.moments, field - evaluation.magnetic_forces).sum(dim=(-2, -1))
+        sites = int(self._state.bound.magnetic.sum())
+        mean = self._state.moments.sum(dim=-2) / sites
+        torque = largest_torque(self._state.moments, torch.where(self._mobile, field, 0.0))
+        thermal = spin_temperature(self._state.bound, self._state.moments, field, self._mobile & magnetic)
+        kelvin = 1.0 if self.model_units else units.KB
+        columns = [x.reshape(len(self.replicas), -1).tolist() for x in (energy / sites, mean, torque)]
+        temperatures = [None] * len(self.replicas) if thermal is None else (thermal / kelvin).reshape(-1).tolist()
+        for number, ((e,), m, (t,), temperature) in enumerate(zip(*columns, temperatures, strict=True)):
+            log.line(self.nsteps, self.time_in_log, number, e, m, t, temperature)
+
+    def _write_frame(self, writer: FrameWriter, number: int) -> None:
+        evaluation = self._state.evaluation()
+        writer.write(
+            self.replicas[number],
+            energy=evaluation.energy.reshape(-1)[number].item(),
+            magnetic_forces=self._state.array(evaluation.magnetic_forces, number),
+            step=self.nsteps,
+            time=self.time_in_log,
+        )
+
+    # Checks and restart -----------------------------------------------------------------------------------------
+
+    def _check_timestep(self) -> None:
+        field = transverse(
+            self._with_applied(self._state.evaluation().magnetic_forces, 0.0), directions(self._state.moments)
+        )
+        precession = float((self._rate * norm(field)).max())
+        shortest = float(self._state.length[..., self._state.bound.magnetic, :].min())
+        diffusion = 2 * self.damping * self.gamma * float(self.kT.max()) * self.timestep / shortest
+        thermal = (diffusion / (1 + self.damping**2)) ** 0.5
+        if max(precession, thermal) > 1.0:
+            cause = "the field" if precession > thermal else "thermal noise"
+            warn(
+                f"the time step {self.timestep:.4g} is long",
+                f"in one step {cause} turns a spin by {max(precession, thermal):.2g} rad",
+                "use a shorter one; suggest_timestep(atoms, ...) gives a value",
+            )
+
+    def _check_finite(self) -> None:
+        if not all_finite(self._state.evaluation().energy, self._state.moments):
+            raise KLMError(
+                f"energy or moments are not finite at step {self.nsteps}",
+                "the calculator has returned NaN or infinity",
+                "look at the calculator's results for the last frame of the trajectory",
+            )
+
+    def _save(self) -> None:
+        if self._restart is None:
+            return
+        self._check_finite()
+        state = restart_files.RestartState(
+            self.nsteps,
+            self._state.moments.cpu().numpy(),
+            self._state.evaluation().energy.cpu().numpy(),
+            self._thermostat.state,
+            self._parameters,
+        )
+        restart_files.save(self._restart, state)
+
+    def _resume(self, path: Path) -> None:
+        state = restart_files.load(path, self._parameters)
+        if state.moments.shape != tuple(self._state.moments.shape):
+            raise KLMError(
+                f"{path} belongs to another structure",
+                f"its moments have shape {state.moments.shape}, here {tuple(self._state.moments.shape)}",
+                "give another restart file",
+            )
+        try:
+            self._thermostat.state = state.generator
+        except (RuntimeError, TypeError) as error:
+            raise KLMError(
+                f"the random state of {path} does not fit this device", str(error), "continue on the device it began on"
+            ) from None
+        self._state.set(self._state.bound.tensor(state.moments))
+        self._resumed, self.nsteps, self._behind = state, state.step, state.step
+        self._state.show()
+
+    def _check_energy(self, state: restart_files.RestartState) -> None:
+        """The Hamiltonian must still be that of the run that is continued."""
+        evaluation = self._state.evaluation()
+        there = torch.tensor(state.energy, device=self._state.moments.device)
+        scale = there.abs() + (norm(self._state.moments) * norm(evaluation.magnetic_forces)).sum(dim=(-2, -1))
+        if bool(((evaluation.energy - there).abs() > 1e-5 * scale).any()):
+            raise KLMError(
+                f"{self._restart} belongs to a run with another Hamiltonian",
+                f"there the energy at step {state.step} was {state.energy.tolist()} eV, "
+                f"here it is {evaluation.energy.tolist()} eV",
+                "give the calculator and field of that run, or another restart file",
+            )
+
+    def _trajectory_paths(self, trajectory: str | Path | None) -> list[Path]:
+        if trajectory is None:
+            return []
+        path = Path(trajectory)
+        _check_folder(path)
+        if path.suffix not in (".traj", ".extxyz", ".xyz"):
+            raise KLMError(
+                f"trajectory = {str(path)!r} has no known ending", "it chooses the format", "use .traj or .extxyz"
+            )
+        if isinstance(self.atoms, Atoms):
+            return [path]
+        return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(len(self.replicas))]
+
+
+def _checked_interval(interval: Any, name: str) -> int:
+    if isinstance(interval, bool) or not isinstance(interval, int | np.integer) or interval < 1:
+        raise KLMError(f"{name} = {interval!r} is no number of steps", "it must be an integer >= 1", f"give {name}=10")
+    return int(interval)
+
+
+def _check_folder(path: str | Path | None) -> None:
+    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
+        raise KLMError(
+            f"{path} cannot be written",
+            "its folder does not exist or is write-protected",
+            "create it, or choose another",
+        )

@@ -1,0 +1,94 @@
+"""The log of a run: one line a report and replica."""
+
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from ase_klm.errors import KLMError, warn
+
+
+class Log:
+    """Writes lines of step, time, energy a site, magnetisation, largest torque and spin temperature.
+
+    Parameters
+    ----------
+    target : str, Path or file object
+        "-" is the standard output.
+    time_unit, temperature_unit : str
+        What stands in the header.
+    replicas : bool
+        Whether there is a column for the number of the replica.
+    last_step : int, optional
+        When a run is continued: later lines of the file are dropped, and lines are appended.
+    """
+
+    def __init__(
+        self,
+        target: str | Path | TextIO,
+        time_unit: str,
+        temperature_unit: str,
+        replicas: bool,
+        last_step: int | None = None,
+    ) -> None:
+        self.replicas = replicas
+        self._owned = isinstance(target, str | Path) and target != "-"
+        continues = last_step is not None
+        if self._owned:
+            path = Path(target)  # type: ignore[arg-type]
+            if last_step is not None:
+                continues = _drop_later_lines(path, last_step)
+            try:
+                self._file: TextIO = path.open("a" if continues else "w")
+            except OSError as error:
+                raise KLMError(f"{path} cannot be written", str(error), "choose another logfile") from None
+        else:
+            self._file = sys.stdout if isinstance(target, str | Path) else target
+        if not continues:
+            titles = [f"{'# step':>9}", f"time/{time_unit}".rjust(14), *(["replica"] if replicas else [])]
+            titles += ["energy/site/eV".rjust(17), *(f"m{axis}/μB".rjust(10) for axis in "xyz")]
+            titles += ["torque/eV".rjust(11), f"T_spin/{temperature_unit}".rjust(12)]
+            self._write(" ".join(titles))
+
+    def line(
+        self,
+        step: int,
+        time: float,
+        replica: int,
+        energy: float,
+        magnetisation: Any,
+        torque: float,
+        temperature: float | None,
+    ) -> None:
+        """One line; a temperature of None stays blank."""
+        words = [f"{step:9d}", f"{time:14.6f}", *([f"{replica:7d}"] if self.replicas else []), f"{energy:17.10f}"]
+        words += [*(f"{component:10.6f}" for component in magnetisation), f"{torque:11.4e}"]
+        words += [" " * 12 if temperature is None else f"{temperature:12.6g}"]
+        self._write(" ".join(words).rstrip())
+
+    def close(self) -> None:
+        """Close the file if it was opened here."""
+        if self._owned:
+            self._file.close()
+
+    def _write(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def _drop_later_lines(path: Path, last_step: int) -> bool:
+    """Keep the lines up to a step, replacing the file in one go; False when there is no file."""
+    if not path.exists():
+        warn(f"{path} does not exist, so it starts here", "the run is continued", "keep log and restart file together")
+        return False
+
+    def stays(line: str) -> bool:
+        return line.lstrip().startswith("#") or (line.endswith("\n") and int(line.split(maxsplit=1)[0]) <= last_step)
+
+    try:
+        kept = [line for line in path.read_text().splitlines(keepends=True) if stays(line)]
+    except (OSError, ValueError, IndexError) as error:
+        raise KLMError(f"{path} is not a log of this program", str(error), "give another logfile") from None
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept))
+    temporary.replace(path)
+    return True

@@ -1,0 +1,105 @@
+"""Restart files: everything needed to continue to the same bits, as a NumPy archive that holds no pickles.
+
+A file is written under another name, synchronised to disk and renamed, so that a crash at any moment leaves the old
+one whole.
+"""
+
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ase_klm.errors import KLMError
+
+FORMAT = "ase_klm LLGDynamics restart 1"
+
+
+@dataclass(frozen=True)
+class RestartState:
+    """State of a run between two steps.
+
+    Attributes
+    ----------
+    step : int
+        Steps done.
+    moments : ndarray
+        μB, shape (..., N, 3).
+    energy : ndarray
+        eV, shape (...): tells a continued run whether its Hamiltonian is still the same.
+    generator : ndarray
+        State of the random generator, uint8.
+    parameters : dict
+        What must be equal in the run that continues; JSON.
+    """
+
+    step: int
+    moments: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    generator: NDArray[np.uint8]
+    parameters: dict[str, Any]
+
+
+def save(path: Path, state: RestartState) -> None:
+    """Write the file, replacing an older one in one go."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        np.savez(
+            file,
+            format=np.array(FORMAT),
+            step=np.array(state.step),
+            moments=state.moments,
+            energy=state.energy,
+            generator=state.generator,
+            parameters=np.array(json.dumps(state.parameters)),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load(path: Path, parameters: dict[str, Any]) -> RestartState:
+    """Read a file that `save` wrote for a run with these parameters.
+
+    Raises
+    ------
+    KLMError
+        When the file is damaged or of another kind, or belongs to another run. The file is left as it is.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in archive.files}
+        if str(found["format"]) != FORMAT:
+            raise KeyError(f"its format is {found['format']}, not {FORMAT!r}")
+        state = RestartState(
+            int(found["step"]),
+            found["moments"].astype(np.float64, casting="safe"),
+            found["energy"].astype(np.float64, casting="safe"),
+            found["generator"].astype(np.uint8, casting="safe"),
+            json.loads(str(found["parameters"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise KLMError(
+            f"{path} cannot be read as a restart file of LLGDynamics",
+            f"{type(error).__name__}: {error}",
+            "it is damaged or of another kind: move it away to start anew, or give the right name",
+        ) from None
+    here = json.loads(json.dumps(parameters))
+    for name in here:
+        if state.parameters.get(name) != here[name]:
+            raise KLMError(
+                f"{path} belongs to another run: its {name} differs",
+                f"there {_short(state.parameters.get(name))}, here {_short(here[name])}; "
+                "a run is continued to the same bits only with the same parameters",
+                "give the parameters of that run, or another restart file",
+            )
+    return state
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:57]}..."

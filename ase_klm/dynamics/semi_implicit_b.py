@@ -1,0 +1,55 @@
+"""Semi-implicit method B of Mentink, Tretyakov, Fasolino, Katsnelson, Rasing, J. Phys.: Condens. Matter 22, 176001
+(2010), doi:10.1088/0953-8984/22/17/176001, for fields whose longitudinal part means nothing.
+"""
+
+from torch import Tensor
+
+from ase_klm.dynamics.equation import Equation, FieldAt
+from ase_klm.dynamics.vectors import directions, dot, transverse, turned
+
+LARGEST_TURN = 2.0
+"""Bound on the turn about its own direction that a spin is given in one step, rad."""
+
+
+class SemiImplicitB:
+    """Two field evaluations a step, order 2; abs(m) is conserved to rounding.
+
+    Mentink's scheme solves the implicit midpoint rule for the spin alone, the field taken from a predictor:
+
+        m' = m + (m + m')/2 × A(m) Δt,    m₁ = m + (m + m₁)/2 × A((m + m')/2) Δt.
+
+    Three things differ from the paper, each measured on its account (`benchmarks/llg_accuracy.py`).
+
+    - The field is made transverse at both points. A longitudinal part λe moves nothing, but in (m + m₁)/2 × λe it
+      does, so results would depend on a part of -∂E/∂m that has no meaning for the motion.
+    - The right λ is put back: a spin that precesses by itself, F⊥ = -λ e⊥, is integrated by the implicit midpoint rule
+      proper when its axis is F⊥ + λe. λ follows from the two fields at hand, as the secant
+      λ = -(F⊥(mid) - F⊥(m))·(e_mid - e)/abs(e_mid - e)². Any bounded λ leaves the order as it is. At α = 0 the drift of
+      the energy is a fourth of that of the paper's scheme in a model whose fields are known in full, and 1/60 of
+      what λ = 0 gives.
+    - Rotations are by the true angle abs(A)Δt (see `vectors.turned`): the error of a single spin falls by a factor
+      50, the bias of <m> from large noise by 2.
+
+    The potential sees midpoints of full length abs(m): networks know no others, and energies of directions would see
+    1/abs(m) in their fields grow. Handing over (m + m')/2 itself, as in the paper, changes the drift by no more than a
+    tenth once λ is there.
+    """
+
+    name = "sib"
+    reference = "Mentink et al., J. Phys.: Condens. Matter 22, 176001 (2010)"
+    order = 2
+
+    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Tensor | None, equation: Equation) -> Tensor:
+        e = directions(m)
+        start = transverse(field, e)
+        predicted = turned(m, equation.axis(e, start if noise is None else start + noise))
+        e_middle = directions(m + predicted)
+        middle = transverse(field_at(equation.length * e_middle, 0.5), e_middle)
+        own_turn = equation.rate * _secant(middle - start, e_middle - e)
+        axis = equation.axis(e_middle, middle if noise is None else middle + noise)
+        return turned(m, axis - own_turn.clamp_(-LARGEST_TURN, LARGEST_TURN) * e_middle)
+
+
+def _secant(change_of_field: Tensor, change_of_direction: Tensor) -> Tensor:
+    moved = dot(change_of_direction, change_of_direction)
+    return -dot(change_of_field, change_of_direction) / moved.clamp_min_(1e-30)
