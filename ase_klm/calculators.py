@@ -82,18 +82,10 @@ class SpinCalculator(Calculator):
         structure: Atoms = self.atoms  # type: ignore[assignment]
         bound = self.bound(structure)
         state = BoundPotential(structure, self.device)
-        self._fill(bound.evaluate(state.moments, state.positions, state.cell), structure)
-
-    def remember(self, atoms: Atoms, evaluation: Evaluation) -> None:
-        """Take what a tool has evaluated for the present state of these atoms, so that it is not computed again."""
-        self.atoms = atoms.copy()
-        self._fill(evaluation, atoms)
-
-    def _fill(self, found: Evaluation, structure: Atoms) -> None:
-        self.results = _results(found, structure)
+        self.results = _results(bound.evaluate(state.moments, state.positions, state.cell), structure)
 
     def remember(self, atoms: Atoms, found: Evaluation) -> None:
-        """Take results that a tool has found for the present state of the atoms, so that asking costs nothing."""
+        """Take what a tool has evaluated for the present state of the atoms, so that asking for it costs nothing."""
         self.atoms = atoms.copy()
         self.results = _results(found, atoms)
 

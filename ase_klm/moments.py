@@ -15,6 +15,9 @@ from ase_klm.errors import KLMError
 
 Array = NDArray[np.float64]
 
+LARGEST = 1e100
+"""Numbers beyond this are no quantity of physics, and their squares would soon overflow."""
+
 
 def checked_array(values: ArrayLike, shape: tuple[int | None, ...], name: str, unit: str = "") -> Array:
     """Float64 copy of `values` of the given shape (None: any length), free of NaN and infinity.
@@ -26,8 +29,11 @@ def checked_array(values: ArrayLike, shape: tuple[int | None, ...], name: str, u
     """
     what = f"{name} must be numbers of shape {_shape_text(shape)}{f' in {unit}' if unit else ''}"
     try:
-        array = np.asarray(values).astype(np.float64)  # a copy
-    except (TypeError, ValueError) as error:
+        given = np.asarray(values)
+        if given.dtype.kind not in "biufO":
+            raise TypeError(f"they are of type {given.dtype}")
+        array = given.astype(np.float64)  # a copy
+    except (TypeError, ValueError, OverflowError) as error:
         raise KLMError(f"{name} cannot be read as an array of numbers", str(error), what) from None
     if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
         raise KLMError(f"{name} has shape {array.shape}", f"the shape must be {_shape_text(shape)}", what)
@@ -38,7 +44,45 @@ def checked_array(values: ArrayLike, shape: tuple[int | None, ...], name: str, u
             f"{len(bad)} entries are not finite, the first at index {tuple(bad[0].tolist())}",
             "look where these values come from; every entry must be a finite number",
         )
+    if np.abs(array).max(initial=0.0) > LARGEST:
+        raise KLMError(
+            f"{name} holds the number {array.flat[np.abs(array).argmax()]:.3g}", "computing with it overflows", what
+        )
     return array
+
+
+def checked_number(value: Any, name: str, unit: str = "", above: float = -np.inf, minimum: float = -np.inf) -> float:
+    """The value as a float, if it is one finite number greater than `above` and not less than `minimum`.
+
+    Raises
+    ------
+    KLMError
+        When it is something else.
+    """
+    bounds = [f" above {above:g}"] if np.isfinite(above) else []
+    bounds += [f" not below {minimum:g}"] if np.isfinite(minimum) else []
+    demand = f"it must be one finite number{''.join(bounds)}{f', in {unit}' if unit else ''}"
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
+    if not (good and abs(value) <= LARGEST and value > above and value >= minimum):
+        raise KLMError(f"{name} = {value!r} cannot be used", demand, f"check {name}")
+    return float(value)
+
+
+def checked_atoms(atoms: Any) -> Atoms:
+    """The argument, if it is an `Atoms` object.
+
+    Raises
+    ------
+    KLMError
+        When it is something else.
+    """
+    if not isinstance(atoms, Atoms):
+        raise KLMError(
+            f"{type(atoms).__name__} is not Atoms",
+            "spin lattices are ase.Atoms with moments",
+            "build one with ase_klm.lattices; of a frame of data.read pass frame.atoms",
+        )
+    return atoms
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:
@@ -60,7 +104,7 @@ def set_moments(atoms: Atoms, moments: ArrayLike) -> None:
     KLMError
         When the shape is wrong or a value is not finite.
     """
-    array = checked_array(moments, (len(atoms), 3), "moments", "μB")
+    array = checked_array(moments, (len(checked_atoms(atoms)), 3), "moments", "μB")
     if "initial_magmoms" in atoms.arrays:  # scalar moments of a builder would fix the wrong shape
         del atoms.arrays["initial_magmoms"]
     atoms.set_array("initial_magmoms", array, float, (3,))
@@ -71,12 +115,12 @@ def get_moments(atoms: Atoms) -> Array:
 
     Scalar moments, as ASE's builders leave them, are read as collinear along z; atoms without moments give zeros.
     """
-    if "initial_magmoms" not in atoms.arrays:
+    if "initial_magmoms" not in checked_atoms(atoms).arrays:
         return np.zeros((len(atoms), 3))
-    stored = np.asarray(atoms.arrays["initial_magmoms"], dtype=np.float64)
+    stored, name = atoms.arrays["initial_magmoms"], "atoms.arrays['initial_magmoms']"
     if stored.ndim == 1:
-        return np.outer(stored, (0.0, 0.0, 1.0))
-    return checked_array(stored, (len(atoms), 3), "atoms.arrays['initial_magmoms']", "μB")
+        return np.outer(checked_array(stored, (len(atoms),), name, "μB"), (0.0, 0.0, 1.0))
+    return checked_array(stored, (len(atoms), 3), name, "μB")
 
 
 def directions(moments: ArrayLike) -> Array:
@@ -125,7 +169,7 @@ def get_magnetic_forces(atoms: Atoms) -> Array:
     KLMError
         When none of the three has them.
     """
-    if atoms.calc is not None:
+    if checked_atoms(atoms).calc is not None:
         try:
             found: Any = atoms.calc.get_property("magnetic_forces", atoms)
         except (PropertyNotImplementedError, NotImplementedError):

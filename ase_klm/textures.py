@@ -14,7 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_klm import graphs
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, checked_array, directions, get_moments, set_moments
+from ase_klm.moments import (
+    Array,
+    checked_array,
+    checked_atoms,
+    checked_number,
+    directions,
+    get_moments,
+    set_moments,
+)
 
 Seed = int | np.random.Generator | None
 Length = float | Sequence[float] | NDArray[np.float64]
@@ -25,12 +33,12 @@ def uniform(
 ) -> None:
     """Ferromagnet along `direction`, shape (3,)."""
     axis = _unit(direction, "direction")
-    _set(atoms, np.tile(axis, (len(atoms), 1)), length, noise, seed)
+    _set(atoms, np.tile(axis, (len(checked_atoms(atoms)), 1)), length, noise, seed)
 
 
 def random(atoms: Atoms, length: Length = 1.0, *, seed: Seed) -> None:
     """Isotropic random directions, uniform on the sphere."""
-    _set(atoms, directions(_generator(seed).standard_normal((len(atoms), 3))), length)
+    _set(atoms, directions(_generator(seed).standard_normal((len(checked_atoms(atoms)), 3))), length)
 
 
 def add_noise(atoms: Atoms, noise: float, *, seed: Seed) -> None:
@@ -64,8 +72,8 @@ def spiral(
     """
     wave_vector = checked_array(q, (3,), "q", "rad/Å")
     u, v, w = _frame(_unit(axis, "axis"))
-    angle = (atoms.positions @ wave_vector + phase)[:, None]
-    theta = np.deg2rad(cone)
+    angle = (checked_atoms(atoms).positions @ wave_vector + checked_number(phase, "phase", "rad"))[:, None]
+    theta = np.deg2rad(checked_number(cone, "cone", "degrees"))
     _set(atoms, np.sin(theta) * (np.cos(angle) * u + np.sin(angle) * v) + np.cos(theta) * w, length, noise, seed)
 
 
@@ -82,11 +90,11 @@ def triangular_wave_vectors(atoms: Atoms, wave_number: float = np.pi / 3) -> Arr
     ndarray
         Cartesian, rad/Å, shape (3, 3); the first along the nearest-neighbour bond closest to x.
     """
-    bonds = graphs.neighbour_shells(atoms, [1])
+    bonds = graphs.neighbour_shells(checked_atoms(atoms), [1])
     both = np.concatenate([bonds.vectors, -bonds.vectors])
     along = both[np.argmax(both[:, 0])]
     distance = np.linalg.norm(along)
-    first = wave_number / distance * along / distance
+    first = checked_number(wave_number, "wave_number", "rad") / distance * along / distance
     third_turn = _rotation_about_z(2 * np.pi / 3)
     return np.array([first, third_turn @ first, third_turn @ third_turn @ first])
 
@@ -125,8 +133,8 @@ def skyrmion_crystal(
     waves = triangular_wave_vectors(atoms) if wave_vectors is None else wave_vectors
     waves = checked_array(waves, (3, 3), "wave_vectors", "rad/Å")
     amplitude = checked_array(amplitudes, (3,), "amplitudes")
-    angles = atoms.positions @ waves.T + checked_array(phases, (3,), "phases", "rad")  # (site, k)
-    if n_sk == 2:
+    angles = checked_atoms(atoms).positions @ waves.T + checked_array(phases, (3,), "phases", "rad")  # (site, k)
+    if n_sk is not True and n_sk in (2,):
         spins = amplitude * np.cos(angles)
     elif n_sk == 1:
         turn = 2 * np.pi / 3 * np.arange(3)

@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import complete_cell
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
@@ -38,8 +39,15 @@ class MagneticPlane:
 
     @property
     def spacing(self) -> float:
-        """(area per site)^1/2, Å; in open directions from the extent of the structure."""
-        return float(np.sqrt(_area(self.points, self.periods) / len(self.points)))
+        """(area per site)^1/2, Å; in open directions from the extent of the structure.
+
+        Where the sites fill a part of their cell only, it is bounded by the distance of neighbours.
+        """
+        spread = float(np.sqrt(_area(self.points, self.periods) / len(self.points)))
+        if len(self.points) < 3:
+            return spread
+        nearest = cKDTree(self.points).query(self.points, k=2)[0][:, 1]
+        return min(spread, 1.5 * max(float(np.median(nearest)), 1e-3 * spread))
 
     def with_images(self, margin: float) -> tuple[Array, NDArray[np.int64], NDArray[np.int64]]:
         """The points, wrapped into the cell, and their periodic images not farther than `margin` (Å) outside it.

@@ -7,7 +7,6 @@ The state stays on the device as one tensor, replicas along its first axis. Atom
 observer is due, at each step of `irun`, and at the end of `run`.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,12 +19,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ase_klm import units
-from ase_klm.data.frames import FrameWriter
 from ase_klm.dynamics import restart as restart_files
 from ase_klm.dynamics.equation import Equation, Integrator
 from ase_klm.dynamics.heun import Heun
-from ase_klm.dynamics.log import Log
-from ase_klm.dynamics.measures import largest_torque, spin_temperature
+from ase_klm.dynamics.outputs import Outputs, check_folder
 from ase_klm.dynamics.parameters import (
     AppliedField,
     checked_number,
@@ -36,7 +33,7 @@ from ase_klm.dynamics.parameters import (
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.state import SpinState, all_finite
 from ase_klm.dynamics.thermostat import Thermostat
-from ase_klm.dynamics.vectors import directions, dot, norm, transverse
+from ase_klm.dynamics.vectors import directions, norm, transverse
 from ase_klm.errors import KLMError, warn
 
 INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
@@ -135,10 +132,9 @@ class LLGDynamics:
         self.pinned = pinned_sites(pinned, len(self.replicas[0]))
         self._loginterval = _checked_interval(loginterval, "loginterval")
         self._restart_interval = _checked_interval(restart_interval, "restart_interval")
-        self._trajectories = self._trajectory_paths(trajectory)
-        self._logfile, self._progress = logfile, progress
-        for path in (restart, logfile if isinstance(logfile, str) and logfile != "-" else None):
-            _check_folder(path)
+        self._progress = progress
+        if restart is not None:
+            check_folder(restart)
 
         self._single = isinstance(atoms, Atoms)
         self._state = SpinState(self.replicas, self._single)
@@ -151,9 +147,8 @@ class LLGDynamics:
         self._mobile = ~torch.tensor(self.pinned, device=device)[:, None]
         self._rate = self.gamma * self.timestep / (1 + self.damping**2) * self._mobile.to(torch.float64)
         self.nsteps = 0
+        self._outputs = Outputs(self._state, self._mobile, logfile, trajectory, self.model_units)
         self._observers: list[tuple[Callable[..., Any], int, tuple[Any, ...], dict[str, Any]]] = []
-        self._log: Log | None = None
-        self._writers: list[FrameWriter] = []
         self._started = False
         self._parameters = {
             "integrator": integrator,
@@ -242,10 +237,8 @@ class LLGDynamics:
 
     def close(self) -> None:
         """Close log and trajectories; a later run opens them again and goes on with them."""
-        for file in (self._log, *self._writers):
-            if file is not None:
-                file.close()
-        self._log, self._writers, self._started = None, [], False
+        self._outputs.close()
+        self._started = False
 
     def __enter__(self) -> "LLGDynamics":
         return self
@@ -292,16 +285,9 @@ class LLGDynamics:
         else:
             self._check_timestep()
         self._started = True
-        self._open()
+        self._outputs.open(self.nsteps or None)
         if self.nsteps == 0:
             self._report()
-
-    def _open(self) -> None:
-        last_step = self.nsteps or None
-        if self._logfile is not None:
-            unit = ("ħ/eV", "eV") if self.model_units else ("fs", "K")
-            self._log = Log(self._logfile, *unit, not self._single, last_step)
-        self._writers = [FrameWriter(path, last_step is not None, last_step) for path in self._trajectories]
 
     def _step(self) -> None:
         state, start = self._state, self.time
@@ -326,15 +312,13 @@ class LLGDynamics:
         step = self.nsteps
         regular = step % self._loginterval == 0
         due = [o for o in self._observers if (step % o[1] == 0 if o[1] > 0 else step == -o[1])]
-        if (regular and (self._log is not None or self._writers)) or due:
+        if (regular and self._outputs.wanted) or due:
             self._check_finite()
-        if regular and self._log is not None:
-            self._write_log(self._log)
-        if (regular and self._writers) or due:
+        if (regular and self._outputs.has_trajectory) or due:
             self._state.show()
         if regular:
-            for number, writer in enumerate(self._writers):
-                self._write_frame(writer, number)
+            self._outputs.write_log(step, self.time_in_log, self._applied.at(self.time))
+            self._outputs.write_frames(step, self.time_in_log)
         for function, _, args, kwargs in due:
             function(*args, **kwargs)
         if due:
@@ -342,31 +326,6 @@ class LLGDynamics:
             self._state.rebind_if_changed()
         if self._restart is not None and step and step % self._restart_interval == 0:
             self._save()
-
-    def _write_log(self, log: Log) -> None:
-        evaluation = self._state.evaluation()
-        field = self._with_applied(evaluation.magnetic_forces, self.time)
-        magnetic = self._state.length > 0
-        energy = evaluation.energy - dot(self._state.moments, field - evaluation.magnetic_forces).sum(dim=(-2, -1))
-        sites = int(self._state.bound.magnetic.sum())
-        mean = self._state.moments.sum(dim=-2) / sites
-        torque = largest_torque(self._state.moments, torch.where(self._mobile, field, 0.0))
-        thermal = spin_temperature(self._state.bound, self._state.moments, field, self._mobile & magnetic)
-        kelvin = 1.0 if self.model_units else units.KB
-        columns = [x.reshape(len(self.replicas), -1).tolist() for x in (energy / sites, mean, torque)]
-        temperatures = [None] * len(self.replicas) if thermal is None else (thermal / kelvin).reshape(-1).tolist()
-        for number, ((e,), m, (t,), temperature) in enumerate(zip(*columns, temperatures, strict=True)):
-            log.line(self.nsteps, self.time_in_log, number, e, m, t, temperature)
-
-    def _write_frame(self, writer: FrameWriter, number: int) -> None:
-        evaluation = self._state.evaluation()
-        writer.write(
-            self.replicas[number],
-            energy=evaluation.energy.reshape(-1)[number].item(),
-            magnetic_forces=self._state.array(evaluation.magnetic_forces, number),
-            step=self.nsteps,
-            time=self.time_in_log,
-        )
 
     # Checks and restart -----------------------------------------------------------------------------------------
 
@@ -401,6 +360,7 @@ class LLGDynamics:
         state = restart_files.RestartState(
             self.nsteps,
             self._state.moments.cpu().numpy(),
+            self._state.length.cpu().numpy(),
             self._state.evaluation().energy.cpu().numpy(),
             self._thermostat.state,
             self._parameters,
@@ -421,7 +381,7 @@ class LLGDynamics:
             raise KLMError(
                 f"the random state of {path} does not fit this device", str(error), "continue on the device it began on"
             ) from None
-        self._state.set(self._state.bound.tensor(state.moments))
+        self._state.set(self._state.bound.tensor(state.moments), self._state.bound.tensor(state.length))
         self._resumed, self.nsteps, self._behind = state, state.step, state.step
         self._state.show()
 
@@ -438,30 +398,8 @@ class LLGDynamics:
                 "give the calculator and field of that run, or another restart file",
             )
 
-    def _trajectory_paths(self, trajectory: str | Path | None) -> list[Path]:
-        if trajectory is None:
-            return []
-        path = Path(trajectory)
-        _check_folder(path)
-        if path.suffix not in (".traj", ".extxyz", ".xyz"):
-            raise KLMError(
-                f"trajectory = {str(path)!r} has no known ending", "it chooses the format", "use .traj or .extxyz"
-            )
-        if isinstance(self.atoms, Atoms):
-            return [path]
-        return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(len(self.replicas))]
-
 
 def _checked_interval(interval: Any, name: str) -> int:
     if isinstance(interval, bool) or not isinstance(interval, int | np.integer) or interval < 1:
         raise KLMError(f"{name} = {interval!r} is no number of steps", "it must be an integer >= 1", f"give {name}=10")
     return int(interval)
-
-
-def _check_folder(path: str | Path | None) -> None:
-    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
-        raise KLMError(
-            f"{path} cannot be written",
-            "its folder does not exist or is write-protected",
-            "create it, or choose another",
-        )

@@ -29,6 +29,8 @@ class RestartState:
         Steps done.
     moments : ndarray
         μB, shape (..., N, 3).
+    length : ndarray
+        abs(m) as the run keeps it, μB, shape (..., N, 1).
     energy : ndarray
         eV, shape (...): tells a continued run whether its Hamiltonian is still the same.
     generator : ndarray
@@ -39,6 +41,7 @@ class RestartState:
 
     step: int
     moments: NDArray[np.float64]
+    length: NDArray[np.float64]
     energy: NDArray[np.float64]
     generator: NDArray[np.uint8]
     parameters: dict[str, Any]
@@ -53,6 +56,7 @@ def save(path: Path, state: RestartState) -> None:
             format=np.array(FORMAT),
             step=np.array(state.step),
             moments=state.moments,
+            length=state.length,
             energy=state.energy,
             generator=state.generator,
             parameters=np.array(json.dumps(state.parameters)),
@@ -78,6 +82,7 @@ def load(path: Path, parameters: dict[str, Any]) -> RestartState:
         state = RestartState(
             int(found["step"]),
             found["moments"].astype(np.float64, casting="safe"),
+            found["length"].astype(np.float64, casting="safe"),
             found["energy"].astype(np.float64, casting="safe"),
             found["generator"].astype(np.uint8, casting="safe"),
             json.loads(str(found["parameters"])),

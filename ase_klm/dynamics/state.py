@@ -38,10 +38,10 @@ class SpinState:
         self._evaluation: Evaluation | None = None
         self._bind()
 
-    def set(self, moments: Tensor) -> None:
-        """Take moments of possibly other lengths."""
+    def set(self, moments: Tensor, length: Tensor | None = None) -> None:
+        """Take moments of other lengths, which are given where rounding must not change them."""
         self.advance(moments)
-        self.length = norm(moments)
+        self.length = norm(moments) if length is None else length
 
     def advance(self, moments: Tensor) -> None:
         """Take moments of the same lengths."""
@@ -86,7 +86,9 @@ class SpinState:
         potentials = zip(map(_potential, self.replicas), self._potentials, strict=True)
         if not places or any(a is not b for a, b in potentials):
             self.show()
+            moments, length = self.moments, self.length
             self._bind()
+            self.set(moments, length)
 
     def _bind(self) -> None:
         self._potentials = [_potential(replica) for replica in self.replicas]

@@ -1,0 +1,176 @@
+"""Skyrmion crystals of the triangular Kondo lattice, solved exactly, in a magnetic field.
+
+Relaxes four states at three fields on the 48-site magnetic cell (t1 = 1, t3 = -0.85, J = 1, mu = -3.5; Ozawa, Hayami,
+Motome, Phys. Rev. Lett. 118, 147205; Miyazaki, arXiv:2305.03804), prints their energies on a mesh twice as dense,
+skyrmion numbers and magnetisations, and writes pictures and trajectories.
+"""
+
+import argparse
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from ase import Atoms
+from ase.build import make_supercell
+from tqdm import tqdm
+
+from ase_klm import analysis, data, lattices, plot, textures
+from ase_klm.calculators import KondoEDCalculator
+from ase_klm.data.frames import Frame
+from ase_klm.errors import KLMError, KLMWarning
+from ase_klm.relaxation import SpinMinimizer
+
+HAMILTONIAN = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0, "mu": -3.5, "temperature": 0.003}
+FIELDS = (0.0, 0.005, 0.008)
+NOISE = 0.02
+TORQUE = 3e-6
+
+
+def _helix(atoms: Atoms) -> None:
+    wave_vector = textures.triangular_wave_vectors(atoms)[0]
+    textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    """A relaxed state and its Ω/site (eV) on the dense mesh."""
+
+    atoms: Atoms
+    energy: float
+
+    @property
+    def skyrmions(self) -> float:
+        """Skyrmions a magnetic cell, without the sign, which the model leaves free."""
+        return abs(round(analysis.topological_charge(self.atoms, per=48), 9))
+
+
+STARTS: dict[str, Callable[[Atoms], None]] = {
+    "n_sk = 2": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
+    "n_sk = 1": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
+    "helix": _helix,
+    "ferromagnet": textures.uniform,  # stationary by symmetry: it stays one
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--output", type=Path, default=Path("ase-klm-demo"), help="folder to write (%(default)s)")
+    parser.add_argument(
+        "--mesh",
+        type=int,
+        default=12,
+        help="k-points a side of the magnetic cell; energies take twice as many (%(default)s)",
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (%(default)s)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Relax, print the table, write the pictures."""
+    if options.mesh < 1 or options.jobs < 1:
+        raise KLMError(
+            f"--mesh {options.mesh} --jobs {options.jobs} cannot be used", "both count from 1", "leave the defaults"
+        )
+    folder: Path = options.output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KLMError(f"{folder} cannot be written", str(error), "choose another --output") from None
+    states = [(name, field) for field in FIELDS for name in STARTS]
+    print(f"Relaxing {len(STARTS)} states at {len(FIELDS)} fields: 48 sites, {options.mesh}×{options.mesh} k-points.")
+    relaxed = {}
+    with ProcessPoolExecutor(min(options.jobs, len(states)), get_context("spawn")) as pool:
+        tasks = {pool.submit(relax, *state, options.mesh, folder): state for state in states}
+        for task in tqdm(as_completed(tasks), total=len(tasks), unit="state"):
+            relaxed[tasks[task]] = task.result()
+    lowest = {field: min(STARTS, key=lambda name: relaxed[name, field].energy) for field in FIELDS}
+    print(table(relaxed, lowest))
+    for path in pictures(relaxed, lowest, folder):
+        print(f"wrote {path}")
+
+
+def relax(name: str, field: float, mesh: int, folder: Path) -> Relaxed:
+    """One state at one field, in a process of its own; its steps go into a trajectory."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", KLMWarning)  # the ferromagnet is collinear, as it should be
+    atoms = lattices.triangular_magnetic_cell()
+    STARTS[name](atoms)
+    atoms.calc = KondoEDCalculator(**HAMILTONIAN, field=(0, 0, field), kpts=(mesh, mesh, 1))
+    SpinMinimizer(atoms, trajectory=_trajectory(folder, name, field)).run(fmax=TORQUE, steps=300)
+    atoms.calc.set(kpts=(2 * mesh, 2 * mesh, 1))
+    energy = atoms.get_potential_energy() / len(atoms)
+    atoms.calc = None
+    return Relaxed(atoms, energy)
+
+
+def table(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str]) -> str:
+    """Energies, skyrmion numbers and magnetisations, as text."""
+    lines = ["", f"{'field':>7s}  {'start':12s} {'Ω/site (eV)':>12s} {'n_sk':>6s} {'m_z (μB)':>9s}"]
+    for field in FIELDS:
+        for name in STARTS:
+            state = relaxed[name, field]
+            mark = "  ← lowest" if name == lowest[field] else ""
+            lines.append(
+                f"{field:7.4f}  {name:12s} {state.energy:12.6f} {state.skyrmions:6.2f}"
+                f" {analysis.magnetisation(state.atoms)[2]:9.4f}{mark}"
+            )
+        lines.append("")
+    for field in FIELDS:
+        number = relaxed[lowest[field], field].skyrmions
+        lines.append(f"at H = {field:.3f} the lowest state has n_sk = {number:.0f}")
+    return "\n".join(lines)
+
+
+def pictures(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str], folder: Path) -> Iterator[Path]:
+    """Textures and structure factors of the lowest states, electron bands, energies, and a film of one relaxation."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    winners = [relaxed[lowest[field], field] for field in FIELDS]
+    titles = [
+        f"H = {field:g} eV/μB: $n_{{sk}}$ = {state.skyrmions:.0f}" for field, state in zip(FIELDS, winners, strict=True)
+    ]
+    with mpl.rc_context({"font.size": 9}):
+        for name, draw, tiles in (
+            ("textures.png", plot.texture, (2, 3, 1)),
+            ("structure_factors.png", plot.structure_factor, (3, 6, 1)),
+        ):
+            figure = Figure(figsize=(13, 3.7), layout="constrained")
+            for ax, state, title in zip(figure.subplots(1, len(winners)), winners, titles, strict=True):
+                draw(_rectangular(state.atoms).repeat(tiles), ax=ax)
+                ax.set_title(title)
+            figure.savefig(folder / name, dpi=150)
+            yield folder / name
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name in STARTS:
+            above = [1e3 * (relaxed[name, field].energy - relaxed["n_sk = 2", field].energy) for field in FIELDS]
+            if name != "ferromagnet":
+                left.plot(FIELDS, above, "o-", label=f"from {name}")
+        left.set_xlabel("H (eV/μB)")
+        left.set_ylabel("Ω/site above the start from $n_{sk}$ = 2 (meV)")
+        left.legend()
+        bands = KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=120)
+        plot.bands(bands, ax=right)
+        right.set_ylim(HAMILTONIAN["mu"] - 0.6, HAMILTONIAN["mu"] + 0.6)
+        right.set_title("electron bands of the magnetic cell, " + titles[0])
+        figure.savefig(folder / "energies_and_bands.png", dpi=150)
+        yield folder / "energies_and_bands.png"
+    film = data.read(_trajectory(folder, "n_sk = 2", FIELDS[-1]))
+    yield plot.animate(
+        [Frame(_rectangular(frame.atoms).repeat((1, 2, 1))) for frame in film], folder / "relaxation.gif"
+    )
+
+
+def _trajectory(folder: Path, name: str, field: float) -> Path:
+    return folder / f"{name.replace(' ', '').replace('=', '')}_H{field:g}.traj"
+
+
+def _rectangular(atoms: Atoms) -> Atoms:
+    """The magnetic cell doubled to 12 a1 along x, 4√3 a along y."""
+    return make_supercell(atoms, [[2, -1, 0], [0, 1, 0], [0, 0, 1]])

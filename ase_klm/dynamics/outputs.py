@@ -1,0 +1,125 @@
+"""Log and trajectories of a run: one log, one trajectory a replica."""
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from ase_klm import units
+from ase_klm.data.frames import FrameWriter
+from ase_klm.dynamics.log import Log
+from ase_klm.dynamics.measures import largest_torque, spin_temperature
+from ase_klm.dynamics.state import SpinState
+from ase_klm.dynamics.vectors import dot
+from ase_klm.errors import KLMError
+
+
+class Outputs:
+    """What a run writes, opened when its first step is due.
+
+    Parameters
+    ----------
+    state : SpinState
+        What is written about.
+    mobile : Tensor
+        Sites that are not pinned, bool, shape (N, 1).
+    logfile, trajectory
+        As in `LLGDynamics`.
+    model_units : bool
+        Times in ħ/eV and temperatures in eV, instead of fs and K.
+    """
+
+    def __init__(
+        self,
+        state: SpinState,
+        mobile: Tensor,
+        logfile: str | Path | TextIO | None,
+        trajectory: str | Path | None,
+        model_units: bool,
+    ) -> None:
+        self.state, self.mobile, self.model_units = state, mobile, model_units
+        self._logfile = logfile
+        if isinstance(logfile, str | Path) and logfile != "-":
+            check_folder(logfile)
+        self._paths = [] if trajectory is None else _trajectory_paths(Path(trajectory), state)
+        self._log: Log | None = None
+        self._writers: list[FrameWriter] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is written at all."""
+        return self._logfile is not None or bool(self._paths)
+
+    @property
+    def has_trajectory(self) -> bool:
+        """Whether frames are written, which need the atoms up to date."""
+        return bool(self._paths)
+
+    def open(self, last_step: int | None) -> None:
+        """Open the files: anew, or, given the last step that counts, to go on with them."""
+        if self._logfile is not None:
+            unit = ("ħ/eV", "eV") if self.model_units else ("fs", "K")
+            self._log = Log(self._logfile, *unit, not self.state.single, last_step)
+        self._writers = [FrameWriter(path, last_step is not None, last_step) for path in self._paths]
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self._log, *self._writers):
+            if file is not None:
+                file.close()
+        self._log, self._writers = None, []
+
+    def write_log(self, step: int, time: float, applied: Tensor | None) -> None:
+        """One line a replica, energies and torques with the applied field (eV/μB)."""
+        if self._log is None:
+            return
+        state, moments, evaluation = self.state, self.state.moments, self.state.evaluation()
+        sites = int(state.bound.magnetic.sum())
+        energy, field = evaluation.energy, evaluation.magnetic_forces
+        if applied is not None:
+            energy = energy - dot(moments, applied.expand_as(moments)).sum(dim=(-2, -1))
+            field = field + applied
+        torque = largest_torque(moments, torch.where(self.mobile, field, 0.0))
+        thermal = spin_temperature(state.bound, moments, field, self.mobile & state.bound.magnetic[:, None])
+        replicas = len(state.replicas)
+        energies, torques = (energy / sites).reshape(-1).tolist(), torque.reshape(-1).tolist()
+        means = (moments.sum(dim=-2) / sites).reshape(replicas, 3).tolist()
+        unit = 1.0 if self.model_units else units.KB
+        temperatures = [None] * replicas if thermal is None else (thermal / unit).reshape(-1).tolist()
+        for number, columns in enumerate(zip(energies, means, torques, temperatures, strict=True)):
+            self._log.line(step, time, number, *columns)
+
+    def write_frames(self, step: int, time: float) -> None:
+        """One frame a replica; the atoms must show the present moments."""
+        evaluation = self.state.evaluation()
+        for number, writer in enumerate(self._writers):
+            writer.write(
+                self.state.replicas[number],
+                energy=evaluation.energy.reshape(-1)[number].item(),
+                magnetic_forces=self.state.array(evaluation.magnetic_forces, number),
+                step=step,
+                time=time,
+            )
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a path in a folder that cannot be written to, before a long run."""
+    if not os.access(Path(path).absolute().parent, os.W_OK):
+        raise KLMError(
+            f"{path} cannot be written",
+            "its folder does not exist or is write-protected",
+            "create it, or choose another",
+        )
+
+
+def _trajectory_paths(path: Path, state: SpinState) -> list[Path]:
+    check_folder(path)
+    if path.suffix not in (".traj", ".extxyz", ".xyz"):
+        raise KLMError(
+            f"trajectory = {str(path)!r} has no known ending", "it chooses the format", "use .traj or .extxyz"
+        )
+    if state.single:
+        return [path]
+    return [path.with_name(f"{path.stem}-{number}{path.suffix}") for number in range(len(state.replicas))]
