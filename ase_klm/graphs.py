@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.moments import checked_array, checked_number
 
 SHELL_TOLERANCE = 0.01
 """Distances closer than this fraction of the shortest one belong to the same shell."""
@@ -60,6 +61,7 @@ class Bonds:
 
 def with_complete_cell(atoms: Atoms) -> Atoms:
     """Copy with three cell vectors: missing ones become normal vectors longer than the structure is wide."""
+    _check_geometry(atoms)
     if atoms.cell.rank == 3:
         return atoms
     if np.any(atoms.pbc & ~atoms.cell.any(1)):
@@ -71,16 +73,29 @@ def with_complete_cell(atoms: Atoms) -> Atoms:
     completed = atoms.copy()
     missing = ~atoms.cell.any(1)
     cell = complete_cell(atoms.cell)
-    extent = np.ptp(atoms.positions, axis=0).max() + 1.0
+    extent = (np.ptp(atoms.positions, axis=0).max() if len(atoms) else 0.0) + 1.0
     cell[missing] *= extent / np.linalg.norm(cell[missing], axis=1, keepdims=True)
     completed.cell[:] = cell
     return completed
 
 
+def _check_geometry(atoms: Atoms) -> None:
+    """Positions and cell are finite, and the periodic vectors span what they should."""
+    checked_array(atoms.positions, (None, 3), "atoms.positions", "Å")
+    cell = checked_array(atoms.cell.array, (3, 3), "atoms.cell", "Å")
+    vectors = cell[cell.any(axis=1)]
+    if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-9 * np.abs(vectors).max()) < len(vectors):
+        raise KLMError(
+            "the cell vectors are not independent",
+            f"cell = {cell.tolist()} has no volume",
+            "give vectors that point in different directions",
+        )
+
+
 def bonds_within(atoms: Atoms, cutoff: float) -> Bonds:
     """All bonds not longer than `cutoff` (Å), each once, sorted by (i, j, R)."""
-    if not (np.isfinite(cutoff) and cutoff > 0):
-        raise KLMError(f"cutoff = {cutoff!r} is not a length", "it must be a positive number of Å", "give cutoff > 0")
+    checked_number(cutoff, "cutoff", "Å", above=0)
+    _check_geometry(atoms)
     if len(atoms) == 0:
         raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
     i, j, vectors, cells = neighbour_list("ijDS", with_complete_cell(atoms), float(cutoff))
@@ -116,7 +131,12 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
     KLMError
         When a number is not a positive integer, or the structure has no such shell.
     """
-    wanted = sorted(set(shells))
+    try:
+        wanted = sorted(set(shells))
+    except TypeError:
+        raise KLMError(
+            f"shells = {shells!r} are not shell numbers", "integers counted from 1 are needed", "for instance [1, 3]"
+        ) from None
     for shell in wanted:
         if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
             raise KLMError(

@@ -130,13 +130,19 @@ def skyrmion_crystal(
     KLMError
         When n_sk is neither 1 nor 2, or the waves cancel on a site.
     """
+    if not isinstance(n_sk, int | np.integer) or n_sk not in (1, 2):
+        raise KLMError(
+            f"n_sk = {n_sk!r} is not a crystal known here",
+            "the triple-q superpositions give one or two skyrmions a magnetic cell",
+            "use n_sk=1 or n_sk=2; spiral and uniform make the other states",
+        )
     waves = triangular_wave_vectors(atoms) if wave_vectors is None else wave_vectors
     waves = checked_array(waves, (3, 3), "wave_vectors", "rad/Å")
     amplitude = checked_array(amplitudes, (3,), "amplitudes")
     angles = checked_atoms(atoms).positions @ waves.T + checked_array(phases, (3,), "phases", "rad")  # (site, k)
-    if n_sk is not True and n_sk in (2,):
+    if n_sk == 2:
         spins = amplitude * np.cos(angles)
-    elif n_sk == 1:
+    else:
         turn = 2 * np.pi / 3 * np.arange(3)
         spins = np.stack(
             [
@@ -146,14 +152,9 @@ def skyrmion_crystal(
             ],
             axis=1,
         )
-    else:
-        raise KLMError(
-            f"n_sk = {n_sk!r} is not a crystal known here",
-            "the triple-q superpositions give one or two skyrmions a magnetic cell",
-            "use n_sk=1 or n_sk=2; spiral and uniform make the other states",
-        )
-    spins[:, 2] += {1: 0.3, 2: 0.0}[n_sk] if magnetisation is None else magnetisation
-    if np.linalg.norm(spins, axis=1).min() < 1e-8:
+    default = 0.3 if n_sk == 1 else 0.0
+    spins[:, 2] += default if magnetisation is None else checked_number(magnetisation, "magnetisation")
+    if np.linalg.norm(spins, axis=1).min(initial=1.0) < 1e-8:
         raise KLMError(
             "the waves cancel on a site, so that its spin has no direction",
             "the sum of the three waves is zero there",
@@ -190,18 +191,20 @@ def skyrmion(
     width : float, optional
         Width of the wall, Å; default radius/2.
     """
-    if not (np.isfinite(radius) and radius > 0):
-        raise KLMError(f"radius = {radius!r} is not a length", "it must be positive, in Å", "give radius > 0")
-    middle = atoms.cell.array[:2].sum(axis=0) / 2 if centre is None else checked_array(centre, (3,), "centre", "Å")
+    checked_number(radius, "radius", "Å", above=0)
+    checked_number(helicity, "helicity", "degrees")
+    if isinstance(vorticity, bool) or not isinstance(vorticity, int | np.integer) or abs(vorticity) > 1000:
+        raise KLMError(
+            f"vorticity = {vorticity!r} is no winding number", "it is the integer that the charge is minus of", "use 1"
+        )
+    middle = (
+        checked_atoms(atoms).cell.array[:2].sum(axis=0) / 2
+        if centre is None
+        else checked_array(centre, (3,), "centre", "Å")
+    )
     separation, _ = find_mic(atoms.positions - middle, graphs.with_complete_cell(atoms).cell, atoms.pbc)
     r = np.hypot(separation[:, 0], separation[:, 1])
-    wall = radius / 2 if width is None else width
-    if not (np.isfinite(wall) and wall > radius / 500):
-        raise KLMError(
-            f"width = {width!r} is not a width of the wall",
-            "it must be positive, in Å",
-            "give width > 0, about radius/2",
-        )
+    wall = radius / 2 if width is None else checked_number(width, "width", "Å", above=radius / 500)
     theta = 2 * np.arctan2(np.sinh(radius / wall), np.sinh(np.minimum(r / wall, 700.0)))
     phi = vorticity * np.arctan2(separation[:, 1], separation[:, 0]) + np.deg2rad(helicity)
     spins = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
@@ -228,30 +231,28 @@ def domain_wall(
         "bloch" turns the spins in the plane of the wall, "neel" through its normal.
     """
     n = _unit(normal, "normal")
-    if kind not in ("bloch", "neel"):
+    if not isinstance(kind, str) or kind not in ("bloch", "neel"):
         raise KLMError(f"kind = {kind!r} is not a wall", "a wall is of Bloch or Néel type", 'use "bloch" or "neel"')
-    if not (np.isfinite(width) and width > 0):
-        raise KLMError(f"width = {width!r} is not a length", "it must be positive, in Å", "give width > 0")
-    x = atoms.positions @ n
-    x = x - ((x.min() + x.max()) / 2 if position is None else position)
+    checked_number(width, "width", "Å", above=0)
+    x = checked_atoms(atoms).positions @ n
+    ends = x.min(initial=np.inf), x.max(initial=-np.inf)
+    x = x - (np.mean(ends) if position is None else checked_number(position, "position", "Å"))
     z = np.array((0.0, 0.0, 1.0))
     across = n if kind == "neel" else np.cross(z, n)
     if np.linalg.norm(across - (across @ z) * z) < 1e-8:
         raise KLMError("the wall's normal is along z", "the spins turn from +z to -z", "choose a normal in the plane")
-    spins = -np.tanh(x / width)[:, None] * z + (1 / np.cosh(np.minimum(np.abs(x / width), 700.0)))[:, None] * across
+    steps = np.clip(x / width, -700.0, 700.0)[:, None]
+    spins = -np.tanh(steps) * z + across / np.cosh(steps)
     _set(atoms, directions(spins), length, noise, seed)
 
 
 def _set(atoms: Atoms, unit_vectors: Array, length: Length, noise: float = 0.0, seed: Seed = None) -> None:
-    if not (np.isfinite(noise) and noise >= 0):
-        raise KLMError(f"noise = {noise!r} is not a strength", "it must be zero or positive", "give noise=0.1, say")
-    if noise:
+    if checked_number(noise, "noise", minimum=0):
         disturbance = _generator(seed).standard_normal(unit_vectors.shape)
         unit_vectors = directions(unit_vectors + noise * disturbance)
-    lengths = np.asarray(length, dtype=np.float64)
-    if lengths.ndim == 0:
-        lengths = np.full(len(atoms), lengths)
-    lengths = checked_array(lengths, (len(atoms),), "length", "μB")
+    if isinstance(length, int | float | np.number):
+        length = np.full(len(atoms), checked_number(length, "length", "μB"))
+    lengths = checked_array(length, (len(atoms),), "length", "μB")
     if (lengths < 0).any():
         raise KLMError(
             "length is negative", "a moment's length cannot be", "turn the direction round instead, or use zero"

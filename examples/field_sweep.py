@@ -22,6 +22,7 @@ from ase import Atoms
 
 from ase_klm import KLMWarning, KondoEDCalculator, SpinMinimizer, analysis, lattices, plot, textures
 
+
 @dataclass(frozen=True)
 class State:
     """A texture to start from, its skyrmions a magnetic cell, and where in the range of fields it is at home (0...1)."""
@@ -60,9 +61,7 @@ def follow(name: str, fields: np.ndarray, mesh: int, kT: float) -> tuple[np.ndar
     for way in (range(home, len(fields)), range(home - 1, -1, -1)):
         if at_home is not None:
             atoms = at_home.copy()
-        atoms.calc = KondoEDCalculator(
-            hopping={1: 1.0, 3: -0.85}, J=1.0, mu=-3.5, temperature=kT, kpts=(mesh, mesh, 1)
-        )
+        atoms.calc = KondoEDCalculator(hopping={1: 1.0, 3: -0.85}, J=1.0, mu=-3.5, temperature=kT, kpts=(mesh, mesh, 1))
         for number in way:
             atoms.calc.set(field=(0, 0, fields[number]))
             SpinMinimizer(atoms).run(fmax=1e-5, steps=300)
@@ -93,6 +92,11 @@ def crossings(fields: np.ndarray, curves: dict[str, np.ndarray]) -> list[tuple[f
     return found
 
 
+def without_ferromagnet(curves: dict[str, np.ndarray]) -> list[str]:
+    """All but the ferromagnet, which lies far above the others."""
+    return [name for name in curves if name != "ferromagnet"]
+
+
 def draw(
     fields: np.ndarray,
     curves: dict[str, np.ndarray],
@@ -103,19 +107,21 @@ def draw(
     left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
     ax = left.subplots()
     reference = curves["helix"]
-    for name, energies in curves.items():
+    for name in without_ferromagnet(curves):
+        energies = curves[name]
         ax.plot(fields, 1e3 * (energies - reference), "o-", ms=3, label=name)
-    low = np.nanmin([1e3 * (curve - reference) for curve in curves.values()])
-    ax.set_ylim(1.1 * low - 0.1, max(1.0, -0.6 * low))
+    ax.margins(y=0.15)
     for field, _, _ in found:
         if np.isfinite(field):
             ax.axvline(field, color="0.6", lw=0.8, ls="--", zorder=0)
-            ax.annotate(f"{field:.4f}", (field, ax.get_ylim()[1]), (3, -3), textcoords="offset points", va="top", size=8)
+            ax.annotate(
+                f"{field:.4f}", (field, ax.get_ylim()[1]), (3, -3), textcoords="offset points", va="top", size=8
+            )
     ax.set_xlabel("H (eV/μB)")
     ax.set_ylabel("(Ω - Ω$_{\\mathrm{helix}}$)/site (meV)")
     ax.legend()
     panels = right.subplots(2, 2).ravel()
-    for panel, name in zip(panels, ("n_sk = 2", "n_sk = 1", "n_sk = 0", "helix"), strict=True):
+    for panel, name in zip(panels, without_ferromagnet(curves), strict=True):
         plot.texture(seen[name].repeat((3, 3, 1)), ax=panel)
         panel.set_title(f"{name}, H = {fields[round(STATES[name].home * (len(fields) - 1))]:.4g}", size=9)
         panel.set_axis_off()

@@ -18,8 +18,8 @@ import torch
 from ase_klm import KLMError, KLMWarning, data, get_moments, lattices, set_moments, textures, units
 from ase_klm.calculators import ExchangeCalculator, SpinCalculator
 from ase_klm.dynamics import LLGDynamics, suggest_timestep
-from ase_klm.dynamics.vectors import turned
 from ase_klm.potentials import BoundPotential, Exchange, Potential, UniaxialAnisotropy, Zeeman
+from ase_klm.runs.vectors import turned
 
 TESLA = 0.057883817555e-3  # eV/μB
 GAMMA = 0.1760859644 / TESLA / (1000 * units.FS)  # rad/(ps T)

@@ -55,6 +55,8 @@ def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
     KLMError
         As :func:`structure_factor`, and when S is known at scattered wave vectors only.
     """
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+        raise KLMError(f"number = {number!r} is no number of stars", "it must be a positive integer", "e.g. number=5")
     factor = source if isinstance(source, StructureFactor) else structure_factor(source)
     if len(factor.steps) == 0:
         raise KLMError(

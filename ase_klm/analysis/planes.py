@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
+from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import Array, is_magnetic
 
 FLATNESS = 0.5
@@ -86,6 +87,7 @@ def magnetic_plane(atoms: Atoms) -> MagneticPlane:
         When there are no moments, or the magnetic atoms do not lie in one plane, or all lie on a line.
     """
     sites = np.flatnonzero(is_magnetic(atoms))
+    with_complete_cell(atoms)  # complains of positions and cells that span nothing
     if len(sites) == 0:
         raise no_moments()
     positions = atoms.positions[sites]

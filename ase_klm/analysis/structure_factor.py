@@ -16,7 +16,7 @@ from ase_klm import graphs
 from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, checked_array, get_moments
+from ase_klm.moments import Array, checked_array, checked_number, get_moments
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,7 @@ def _first_zone(multiple: Array, primitive: Array, periodic: NDArray[np.int64]) 
 
 
 def _disc(q_max: float, steps: Array, primitive: Array) -> Array:
-    if not (np.isfinite(q_max) and q_max > 0):
-        raise KLMError(f"q_max = {q_max!r} is not a wave number", "it must be positive, in rad/Å", "give q_max > 0")
+    checked_number(q_max, "q_max", "rad/Å", above=0)
     reciprocal = 2 * np.pi * np.linalg.inv(primitive).T
     vectors = steps @ reciprocal
     reach = np.floor(q_max * np.linalg.norm(np.linalg.pinv(vectors), axis=0) + 1e-9).astype(np.int64)

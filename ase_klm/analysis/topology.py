@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_klm.analysis.triangulation import triangulate
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, directions, get_moments
+from ase_klm.moments import Array, checked_array, checked_number, directions, get_moments
 
 
 def solid_angles(moments: ArrayLike, triangles: NDArray[np.int64]) -> Array:
@@ -58,11 +58,7 @@ def topological_charge(atoms: Atoms, per: float | None = None, triangles: NDArra
     total = float(solid_angles(moments, triangles).sum() / (4 * np.pi))
     if per is None:
         return total
-    if not (np.isfinite(per) and per > 0):
-        raise KLMError(
-            f"per = {per!r} is not a number of sites", "it must be positive", "use per=48, say, or leave it out"
-        )
-    return total * per / int(moments.any(axis=1).sum())
+    return total * checked_number(per, "per", "sites", above=0) / int(moments.any(axis=1).sum())
 
 
 def topological_charge_density(atoms: Atoms, triangles: NDArray[np.int64] | None = None) -> Array:
@@ -79,7 +75,10 @@ def _checked(atoms: Atoms, triangles: NDArray[np.int64] | None) -> tuple[Array, 
     moments = get_moments(atoms)
     if triangles is None:
         return moments, triangulate(atoms)
-    if triangles.size and (triangles.max() >= len(atoms) or not moments[triangles].any(axis=-1).all()):
+    corners = checked_array(triangles, (None, 3), "triangles")
+    triangles = corners.astype(np.int64)
+    outside = (corners != triangles) | (corners < 0) | (corners >= len(atoms))
+    if triangles.size and (outside.any() or not moments[triangles].any(axis=-1).all()):
         raise KLMError(
             "the triangles do not belong to these atoms",
             "a corner is not one of the magnetic atoms",

@@ -15,6 +15,7 @@ ASE drops unknown results and, in ``.traj``, unknown arrays without a word, henc
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ from ase.io.extxyz import read_xyz, write_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from ase_klm.errors import KLMError, warn
-from ase_klm.moments import Array, get_magnetic_forces, get_moments
+from ase_klm.moments import Array, checked_atoms, get_magnetic_forces, get_moments
 
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
 
@@ -103,10 +104,13 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
     frames : Atoms, Frame, or several
         Results that belong to an older state of the atoms are left out.
     """
-    several = [frames] if isinstance(frames, Atoms | Frame) else frames
+    try:
+        several = [frames] if isinstance(frames, Atoms | Frame) else list(frames)
+    except TypeError:
+        several = [checked_atoms(frames)]
+    structures = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
     with FrameWriter(path) as writer:
-        for frame in several:
-            atoms = frame.atoms if isinstance(frame, Frame) else frame
+        for atoms in structures:
             writer.write(atoms, **_results_at_hand(atoms))
 
 
@@ -236,7 +240,7 @@ def _drop_later_frames(path: Path, last_step: int) -> None:
                 if step <= last_step:
                     kept.write(atoms)
     else:
-        with temporary.open("w") as kept_text:
+        with temporary.open("w", errors="surrogateescape") as kept_text:
             for step, text in _blocks(path):
                 if step <= last_step:
                     kept_text.write(text)
@@ -245,13 +249,14 @@ def _drop_later_frames(path: Path, last_step: int) -> None:
 
 def _blocks(path: Path) -> Iterator[tuple[int, str]]:
     """Step and text of the whole frames of an extended xyz file; a torn one at its end is passed over."""
-    with path.open() as file:
+    with path.open(errors="surrogateescape") as file:
         while count := file.readline():
             try:
-                lines = [count, *(file.readline() for _ in range(int(count) + 1))]
+                wanted = int(count) + 1
+                lines = [count, *islice(file, wanted)]
             except ValueError as error:
                 raise _unreadable(path, error) from None
-            if not lines[-1].endswith("\n"):
+            if len(lines) <= wanted or not lines[-1].endswith("\n"):
                 return
             step = next((word[5:] for word in lines[1].split() if word.startswith("step=")), None)
             yield _step_of(step, path), "".join(lines)
@@ -264,11 +269,27 @@ def _step_of(step: Any, path: Path) -> int:
             "a run that is continued drops the frames after its restart step, and cannot tell which these are",
             "give the trajectory another name, or move the file away",
         )
-    return int(step)
+    try:
+        return int(step)
+    except (TypeError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def checked_path(path: Any) -> Path:
+    """The name of a file as a `Path`.
+
+    Raises
+    ------
+    KLMError
+        When it is no name.
+    """
+    if not isinstance(path, str | Path) or "\0" in str(path):
+        raise KLMError(f"path = {path!r} is not a file name", "it must be a string or a Path", "e.g. 'run.traj'")
+    return Path(path)
 
 
 def _checked_path(path: str | Path, must_exist: bool = True) -> Path:
-    file = Path(path)
+    file = checked_path(path)
     if file.suffix not in (".traj", ".extxyz", ".xyz"):
         raise KLMError(
             f"{path} is neither a .traj nor an .extxyz file",

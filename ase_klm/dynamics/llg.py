@@ -7,7 +7,7 @@ The state stays on the device as one tensor, replicas along its first axis. Atom
 observer is due, at each step of `irun`, and at the end of `run`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,19 +22,15 @@ from ase_klm import units
 from ase_klm.dynamics import restart as restart_files
 from ase_klm.dynamics.equation import Equation, Integrator
 from ase_klm.dynamics.heun import Heun
-from ase_klm.dynamics.outputs import Outputs, check_folder
-from ase_klm.dynamics.parameters import (
-    AppliedField,
-    checked_number,
-    checked_replicas,
-    pinned_sites,
-    thermal_energies,
-)
+from ase_klm.dynamics.outputs import Outputs
+from ase_klm.dynamics.parameters import AppliedField, thermal_energies
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
-from ase_klm.dynamics.state import SpinState, all_finite
 from ase_klm.dynamics.thermostat import Thermostat
-from ase_klm.dynamics.vectors import directions, norm, transverse
 from ase_klm.errors import KLMError, warn
+from ase_klm.runs.inputs import check_folder, checked_number, checked_replicas, pinned_sites
+from ase_klm.runs.observers import Observers
+from ase_klm.runs.state import SpinState, all_finite
+from ase_klm.runs.vectors import directions, norm, transverse
 
 INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
 """Integrators by name."""
@@ -148,7 +144,7 @@ class LLGDynamics:
         self._rate = self.gamma * self.timestep / (1 + self.damping**2) * self._mobile.to(torch.float64)
         self.nsteps = 0
         self._outputs = Outputs(self._state, self._mobile, logfile, trajectory, self.model_units)
-        self._observers: list[tuple[Callable[..., Any], int, tuple[Any, ...], dict[str, Any]]] = []
+        self._observers = Observers()
         self._started = False
         self._parameters = {
             "integrator": integrator,
@@ -199,15 +195,7 @@ class LLGDynamics:
         interval : int
             Positive: every so many steps, step 0 included. Negative: once, at that step.
         """
-        if not callable(function):
-            function = function.write
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval == 0:
-            raise KLMError(
-                f"interval = {interval!r} is no number of steps",
-                "it must be an integer other than zero",
-                "give interval=10 for every tenth step, interval=-10 for step 10 alone",
-            )
-        self._observers.append((function, interval, args, kwargs))
+        self._observers.attach(function, interval, *args, **kwargs)
 
     @property
     def time(self) -> float:
@@ -311,7 +299,7 @@ class LLGDynamics:
         """Log, trajectory, observers, and last the restart file, so that it never runs ahead of the others."""
         step = self.nsteps
         regular = step % self._loginterval == 0
-        due = [o for o in self._observers if (step % o[1] == 0 if o[1] > 0 else step == -o[1])]
+        due = self._observers.due(step)
         if (regular and self._outputs.wanted) or due:
             self._check_finite()
         if (regular and self._outputs.has_trajectory) or due:
@@ -319,8 +307,8 @@ class LLGDynamics:
         if regular:
             self._outputs.write_log(step, self.time_in_log, self._applied.at(self.time))
             self._outputs.write_frames(step, self.time_in_log)
-        for function, _, args, kwargs in due:
-            function(*args, **kwargs)
+        for call in due:
+            call()
         if due:
             self._state.take_over()
             self._state.rebind_if_changed()

@@ -1,6 +1,5 @@
 """Log and trajectories of a run: one log, one trajectory a replica."""
 
-import os
 from pathlib import Path
 from typing import TextIO
 
@@ -11,9 +10,10 @@ from ase_klm import units
 from ase_klm.data.frames import FrameWriter
 from ase_klm.dynamics.log import Log
 from ase_klm.dynamics.measures import largest_torque, spin_temperature
-from ase_klm.dynamics.state import SpinState
-from ase_klm.dynamics.vectors import dot
 from ase_klm.errors import KLMError
+from ase_klm.runs.inputs import check_folder
+from ase_klm.runs.state import SpinState
+from ase_klm.runs.vectors import dot
 
 
 class Outputs:
@@ -102,16 +102,6 @@ class Outputs:
                 step=step,
                 time=time,
             )
-
-
-def check_folder(path: str | Path) -> None:
-    """Refuse a path in a folder that cannot be written to, before a long run."""
-    if not os.access(Path(path).absolute().parent, os.W_OK):
-        raise KLMError(
-            f"{path} cannot be written",
-            "its folder does not exist or is write-protected",
-            "create it, or choose another",
-        )
 
 
 def _trajectory_paths(path: Path, state: SpinState) -> list[Path]:

@@ -8,10 +8,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ase_klm import units
-from ase_klm.dynamics.parameters import checked_number, checked_replicas, thermal_energies
-from ase_klm.dynamics.vectors import directions, dot, norm, transverse
+from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.potentials.base import BoundPotential
 from ase_klm.potentials.foreign import potential_of
+from ase_klm.runs.inputs import checked_number, checked_replicas
+from ase_klm.runs.vectors import directions, dot, norm, transverse
 
 POWER_ITERATIONS = 10
 

@@ -108,7 +108,9 @@ class Occupation:
             low, high = levels[0] - NEGLIGIBLE * kT, levels[-1] + NEGLIGIBLE * kT
 
             def excess(mu: float, levels: np.ndarray = levels) -> float:
-                return float(np.sum(1 / (1 + np.exp(np.clip((levels - mu) / kT, -700, 700))))) - electrons
+                with np.errstate(over="ignore"):  # at tiny kT
+                    x = np.clip((levels - mu) / kT, -700, 700)
+                return float(np.sum(1 / (1 + np.exp(x)))) - electrons
 
             mus.append(brentq(excess, low, high, xtol=1e-15, rtol=4 * np.finfo(float).eps, maxiter=500))
         return torch.tensor(mus, dtype=ordered.dtype, device=ordered.device).reshape(ordered.shape[:-1])

@@ -16,12 +16,12 @@ VACUUM = 10.0
 
 def chain(size: int | tuple[int] = 1, a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Chain along x with `size` sites at distance `a` (Å)."""
-    return _build([(a, 0, 0)], [(0, 0, 0)], size, a, symbol)
+    return _build([(_checked(a), 0, 0)], [(0, 0, 0)], size, a, symbol)
 
 
 def square(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Square lattice of nearest-neighbour distance `a` (Å)."""
-    return _build([(a, 0, 0), (0, a, 0)], [(0, 0, 0)], size, a, symbol)
+    return _build([(_checked(a), 0, 0), (0, a, 0)], [(0, 0, 0)], size, a, symbol)
 
 
 def triangular(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
@@ -60,40 +60,53 @@ def kagome(size: tuple[int, int] = (1, 1), a: float = 1.0, symbol: str = "Fe") -
 
 def simple_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Simple cubic lattice of lattice constant `a` (Å)."""
-    return _build(a * np.eye(3), [(0, 0, 0)], size, a, symbol)
+    return _build(_checked(a) * np.eye(3), [(0, 0, 0)], size, a, symbol)
 
 
 def body_centred_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Body-centred cubic lattice in its cubic cell of two sites; `a` (Å) is the cube's edge."""
-    return _build(a * np.eye(3), [(0, 0, 0), (a / 2, a / 2, a / 2)], size, a, symbol)
+    return _build(_checked(a) * np.eye(3), [(0, 0, 0), (a / 2, a / 2, a / 2)], size, a, symbol)
 
 
 def face_centred_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Face-centred cubic lattice in its cubic cell of four sites; `a` (Å) is the cube's edge."""
-    half = a / 2
+    half = _checked(a) / 2
     return _build(a * np.eye(3), [(0, 0, 0), (0, half, half), (half, 0, half), (half, half, 0)], size, a, symbol)
 
 
 def _triangular_vectors(a: float) -> tuple[np.ndarray, np.ndarray]:
+    _checked(a)
     return np.array((a, 0.0, 0.0)), np.array((a / 2, a * np.sqrt(3) / 2, 0.0))
+
+
+def _checked(a: float) -> float:
+    if not (isinstance(a, int | float | np.number) and not isinstance(a, bool) and 1e-3 <= a <= 1e6):
+        raise KLMError(
+            f"a = {a!r} is not a lattice constant", "it must be a number of Å, from 0.001 to a million", "e.g. a=1.0"
+        )
+    return a
 
 
 def _build(vectors: ArrayLike, basis: ArrayLike, size: int | tuple[int, ...], a: float, symbol: str) -> Atoms:
     """Repeat a basis (Å) along one to three lattice vectors (Å), vacuum along the other directions."""
     vectors = np.asarray(vectors, dtype=float)
     dimension = len(vectors)
-    sizes = (size,) if isinstance(size, int | np.integer) else tuple(size)
-    if len(sizes) != dimension or any(not isinstance(n, int | np.integer) or n < 1 for n in sizes):
+    sizes = (size,) if np.ndim(size) == 0 else tuple(size)  # type: ignore[arg-type]
+    whole = all(isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1 for n in sizes)
+    if len(sizes) != dimension or not whole:
         raise KLMError(
             f"size = {size!r} does not fit this lattice",
             f"it needs {dimension} positive integers, the number of cells along each lattice vector",
             f"for instance size={(12,) * dimension!r}",
         )
-    if not (np.isfinite(a) and a > 0):
-        raise KLMError(f"a = {a!r} is not a length", "the lattice constant must be positive, in Å", "give a > 0")
     cell = np.eye(3) * VACUUM * a
     cell[:dimension] = vectors
     basis = np.asarray(basis, dtype=float)
     pbc = np.arange(3) < dimension
-    atoms = Atoms([symbol] * len(basis), positions=basis, cell=cell, pbc=pbc)
+    try:
+        atoms = Atoms([symbol] * len(basis), positions=basis, cell=cell, pbc=pbc)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise KLMError(
+            f"symbol = {symbol!r} is not a chemical element", "every site is one atom", 'for instance symbol="Fe"'
+        ) from None
     return atoms.repeat((*sizes, *(1,) * (3 - dimension)))

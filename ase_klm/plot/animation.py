@@ -7,7 +7,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_klm.analysis.planes import magnetic_plane
+from ase_klm.data.frames import checked_path
 from ase_klm.errors import KLMError
+from ase_klm.moments import checked_number
 from ase_klm.plot.colours import spin_colours
 from ase_klm.plot.texture import draw_arrows, in_plane_directions, texture
 from ase_klm.plot.time_series import read_frames
@@ -45,12 +47,13 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    path = Path(path)
+    path = checked_path(path)
     if path.suffix.lower() != ".gif":
         raise KLMError(f"{path} is not named .gif", "an animated GIF is written", "give a name such as 'run.gif'")
-    if not (np.isfinite(fps) and fps > 0 and max_frames >= 1):
+    duration = round(1000 / checked_number(fps, "fps", "frames a second", minimum=0.01))
+    if isinstance(max_frames, bool) or not isinstance(max_frames, int | np.integer) or max_frames < 1:
         raise KLMError(
-            f"fps = {fps!r} with max_frames = {max_frames!r}", "both must be positive", "leave them out, or use fps=10"
+            f"max_frames = {max_frames!r} is no number of frames", "it must be a positive integer", "use 100"
         )
     frames = read_frames(source)
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int))
@@ -71,7 +74,7 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
         plt.close(fig)
     palette = _palette(pictures)
     indexed = [_indexed(picture, palette) for picture in pictures]
-    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=round(1000 / fps), loop=0, optimize=False)
+    indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False)
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ase.io import write
 
+from ase_klm.data.frames import checked_path
 from ase_klm.errors import KLMError
 from ase_klm.moments import directions, get_moments
 from ase_klm.plot.colours import spin_colours
@@ -35,7 +36,7 @@ def write_ovito(source: Any, path: str | Path) -> Path:
     KLMError
         When the name ends otherwise, or there are no frames.
     """
-    path = Path(path)
+    path = checked_path(path)
     if path.suffix not in (".extxyz", ".xyz"):
         raise KLMError(
             f"{path} is not named .extxyz", "an extended XYZ file is written", "give a name such as 'run.extxyz'"

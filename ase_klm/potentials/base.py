@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
-from ase_klm.moments import checked_array, get_moments, is_magnetic
+from ase_klm.moments import checked_array, checked_atoms, get_moments, is_magnetic
 
 Structures = Atoms | Sequence[Atoms]
 
@@ -73,6 +73,12 @@ class Potential(ABC):
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
 
     def __add__(self, other: "Potential") -> "Potential":
+        if not isinstance(other, Potential):
+            raise KLMError(
+                f"{type(other).__name__} cannot be added to a potential",
+                "a sum consists of potentials",
+                "wrap ASE calculators by potentials.Foreign(calc)",
+            )
         return Sum((*_terms(self), *_terms(other)))
 
 
@@ -88,8 +94,8 @@ class BoundPotential:
     """
 
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:
-        replicas = [atoms] if isinstance(atoms, Atoms) else list(atoms)
-        _check_replicas(replicas)
+        replicas = list(atoms) if isinstance(atoms, list | tuple) else [atoms]
+        _check_replicas([checked_atoms(replica) for replica in replicas])
         self.device = checked_device(device)
         self.reference = with_complete_cell(replicas[0])
         self.n_atoms = len(self.reference)
@@ -277,14 +283,17 @@ def frozen_array(values: Any, name: str, unit: str) -> np.ndarray:
 
 def over_moments(array: np.ndarray, bound: BoundPotential, name: str) -> Tensor:
     """The parameter as a tensor that broadcasts against moments (..., N, 3)."""
+    target = (*bound.moments.shape[:-2], bound.n_atoms, 3)
     try:
-        np.broadcast_shapes(array.shape, (*bound.moments.shape[:-2], bound.n_atoms, 3))
+        fits = array.shape[-1:] == (3,) and np.broadcast_shapes(array.shape, target) == target
     except ValueError:
+        fits = False
+    if not fits:
         raise KLMError(
             f"{name} has shape {array.shape}, which does not fit moments of shape {tuple(bound.moments.shape)}",
             "it must broadcast against them",
             f"give shape (3,) for all sites, ({bound.n_atoms}, 3) for each site, or (replicas, 1, 3) for each replica",
-        ) from None
+        )
     return bound.tensor(array)
 
 

@@ -7,8 +7,9 @@ All in eV, every bond once, so that M > 0 is antiferromagnetic. In one symmetric
 The energy does not depend on the lengths, so the magnetic forces are transverse.
 """
 
+import operator
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import neighbour_shells
-from ase_klm.moments import checked_array, is_magnetic
+from ase_klm.moments import checked_array, checked_number, is_magnetic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
 
 Bond = tuple[int, int, Sequence[int], Any]
@@ -50,6 +51,14 @@ class Exchange(Potential):
     per_replica: ClassVar[tuple[str, ...]] = ("site_fields",)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shells, Mapping | None):
+            raise KLMError(
+                f"shells = {self.shells!r} is no mapping", "it assigns an exchange to shells", "for instance {1: 0.01}"
+            )
+        if not isinstance(self.bonds, Iterable | None):
+            raise KLMError(
+                f"bonds = {self.bonds!r} is no sequence", "it lists bonds", "for instance [(0, 1, (0, 0, 0), 0.01)]"
+            )
         shells = {shell: _matrix(value, f"exchange of shell {shell}") for shell, value in (self.shells or {}).items()}
         for shell, matrix in shells.items():
             if not np.allclose(matrix, matrix.T):
@@ -59,7 +68,9 @@ class Exchange(Potential):
                     "list such bonds one by one with bonds=[(i, j, (n1, n2, n3), M)]",
                 )
         object.__setattr__(self, "shells", shells)
-        object.__setattr__(self, "bonds", tuple(_checked_bond(bond) for bond in self.bonds or ()))
+        object.__setattr__(
+            self, "bonds", tuple(_checked_bond(bond) for bond in (() if self.bonds is None else self.bonds))
+        )
         if self.onsite is not None:
             object.__setattr__(self, "onsite", frozen_array(self.onsite, "onsite", "eV"))
         if self.site_fields is not None:
@@ -193,8 +204,9 @@ def _transverse(vectors: Tensor, e: Tensor) -> Tensor:
 
 
 def _matrix(value: Any, name: str) -> np.ndarray:
-    matrix = value * np.eye(3) if np.ndim(value) == 0 and not isinstance(value, str) else value
-    matrix = checked_array(matrix, (3, 3), name, "eV")
+    if isinstance(value, int | float | np.number):
+        value = checked_number(value, name, "eV") * np.eye(3)
+    matrix = checked_array(value, (3, 3), name, "eV")
     matrix.setflags(write=False)
     return matrix
 
@@ -202,8 +214,8 @@ def _matrix(value: Any, name: str) -> np.ndarray:
 def _checked_bond(bond: Any) -> tuple[int, int, tuple[int, ...], np.ndarray]:
     try:
         i, j, cell, matrix = bond
-        ends = (int(i), int(j), *map(int, cell))
-        if len(ends) != 5 or ends != (i, j, *cell):
+        ends = tuple(map(operator.index, (i, j, *cell)))
+        if len(ends) != 5 or max(map(abs, ends)) > 2**31:
             raise ValueError("i, j, n1, n2 and n3 must be integers")
     except (TypeError, ValueError) as error:
         raise KLMError(

@@ -21,6 +21,7 @@ from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, sp
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.moments import LARGEST, checked_array, checked_number
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
@@ -47,6 +48,20 @@ class ExponentialHopping:
     r0: float
     decay: float
     taper: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        checked_number(self.t0, "t0", "eV")
+        checked_number(self.r0, "r0", "Å")
+        checked_number(self.decay, "decay", "Å", above=0)
+        if self.taper is None:
+            return
+        on, off = checked_array(self.taper, (2,), "taper", "Å").tolist()
+        if not 0 <= on < off:
+            raise KLMError(
+                f"taper = {self.taper!r} cannot be used",
+                "t is brought to zero between two distances, the first one smaller",
+                "for instance taper=(2.5, 3.5), in Å",
+            )
 
     def __call__(self, r: Tensor) -> Tensor:
         t = self.t0 * torch.exp(-(r - self.r0) / self.decay)
@@ -105,9 +120,10 @@ class Kondo(Potential):
             raise KLMError(f"J = {self.J!r} is not a number", "it is an energy in eV", "for instance J=1.0")
         Occupation(self.filling, self.mu, self.temperature)
         for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
-            if getattr(self, name) not in allowed:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in allowed:
                 raise KLMError(
-                    f"{name} = {getattr(self, name)!r} is unknown",
+                    f"{name} = {value!r} is unknown",
                     f"known are {', '.join(allowed)}",
                     f'for instance {name}="{allowed[0]}"',
                 )
@@ -160,7 +176,21 @@ class BoundKondo(BoundPotential):
         i, j, cells = self.bonds
         vectors = positions[..., j, :] + cells.to(cell.dtype) @ cell - positions[..., i, :]
         r = torch.linalg.vector_norm(vectors, dim=-1)
-        return torch.where(r < self.kondo.cutoff, self.kondo.hopping(r), 0.0)
+        t = self.kondo.hopping(r)
+        if not isinstance(t, Tensor) or t.shape != r.shape:
+            raise KLMError(
+                "the hopping function does not return one number for each distance",
+                f"for a tensor of shape {tuple(r.shape)} it returned {getattr(t, 'shape', type(t).__name__)}",
+                "write it in torch, element by element, e.g. lambda r: torch.exp(-r)",
+            )
+        t = torch.where(r < self.kondo.cutoff, t, 0.0)
+        if not bool((t.detach().abs() <= LARGEST).all()):  # NaN is not, either
+            raise KLMError(
+                "the hopping function returns NaN, infinity, or huge numbers",
+                f"on the distances from {float(r.min()):.4g} to {float(r.max()):.4g} Å",
+                "look at its parameters",
+            )
+        return t
 
     def hamiltonian(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         """H(k) of all replicas, shape (..., N_k, 2N, 2N)."""
@@ -226,7 +256,8 @@ class BoundKondo(BoundPotential):
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(np.isfinite(value))
+    good = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
+    return good and bool(abs(value) <= LARGEST)
 
 
 def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:

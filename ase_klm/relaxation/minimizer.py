@@ -6,7 +6,7 @@ shortened by the secant; where the memory of L-BFGS misleads, a damped-torque st
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import localtime, strftime
 from typing import Any, TextIO
@@ -19,12 +19,13 @@ from torch import Tensor
 
 from ase_klm import textures
 from ase_klm.data.frames import FrameWriter
-from ase_klm.dynamics.parameters import checked_replicas, pinned_sites
-from ase_klm.dynamics.state import SpinState
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import directions, get_moments
 from ase_klm.relaxation.lbfgs import RotationLBFGS, largest
-from ase_klm.relaxation.rotations import rotate
+from ase_klm.runs.inputs import checked_replicas, pinned_sites
+from ase_klm.runs.observers import Observers
+from ase_klm.runs.state import SpinState
+from ase_klm.runs.vectors import rotate
 
 DAMPED_TORQUE_ROTATION = 0.05
 """Largest rotation of a spin in the first damped-torque step, rad; it doubles from one to the next."""
@@ -93,7 +94,7 @@ class SpinMinimizer:
         self._damped_torque_rotation = DAMPED_TORQUE_ROTATION
         self._gradient: Tensor | None = None
         self.nsteps = self.force_calls = 0
-        self._observers: list[tuple[Callable[..., Any], int, tuple[Any, ...], dict[str, Any]]] = []
+        self._observers = Observers()
         self._writer = None if trajectory is None else FrameWriter(trajectory)
         self._log: TextIO | None = None
         if logfile is not None:
@@ -131,9 +132,9 @@ class SpinMinimizer:
         """EV."""
         return float(self._state.evaluation().energy)
 
-    def attach(self, function: Callable[..., Any], interval: int = 1, *args: Any, **kwargs: Any) -> None:
-        """Call ``function(*args, **kwargs)`` every `interval` steps, with the atoms up to date."""
-        self._observers.append((function, interval, args, kwargs))
+    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
+        """Call ``function(*args, **kwargs)`` every `interval` steps (negative: at that step), atoms up to date."""
+        self._observers.attach(function, interval, *args, **kwargs)
 
     def get_number_of_steps(self) -> int:
         return self.nsteps
@@ -228,9 +229,8 @@ class SpinMinimizer:
         if self._writer is not None:
             forces = self._state.array(self._state.evaluation().magnetic_forces, 0)
             self._writer.write(self.atoms, energy=self.energy, magnetic_forces=forces, step=self.nsteps)
-        for function, interval, args, kwargs in self._observers:
-            if self.nsteps % interval == 0:
-                function(*args, **kwargs)
+        for call in self._observers.due(self.nsteps):
+            call()
 
 
 def _collinear(moments: np.ndarray) -> bool:

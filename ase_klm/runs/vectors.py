@@ -1,4 +1,4 @@
-"""Vector algebra of the spin integrators, on tensors of shape (..., N, 3)."""
+"""Vector algebra of spins, on tensors of shape (..., N, 3)."""
 
 import torch
 from torch import Tensor
@@ -40,3 +40,12 @@ def turned(m: Tensor, a: Tensor) -> Tensor:
     half = a * (0.5 + a_squared / 24)
     once = cross(m, half)
     return torch.addcmul(m, 2 / (1 + dot(half, half)), once + cross(once, half))
+
+
+def rotate(vectors: Tensor, by: Tensor) -> Tensor:
+    """Rodrigues' formula for vectors and rotation vectors of shape (..., 3); lengths are kept to rounding."""
+    angle = torch.linalg.vector_norm(by, dim=-1, keepdim=True)
+    sine = torch.sinc(angle / torch.pi)  # sin(angle)/angle
+    versine = 0.5 * torch.sinc(angle / (2 * torch.pi)) ** 2  # (1 - cos(angle))/angle²
+    turned = torch.linalg.cross(by, vectors)
+    return vectors + sine * turned + versine * torch.linalg.cross(by, turned)

@@ -8,10 +8,10 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_klm.dynamics.vectors import norm
 from ase_klm.moments import Array, get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation
 from ase_klm.potentials.foreign import potential_of
+from ase_klm.runs.vectors import norm
 
 
 class SpinState:

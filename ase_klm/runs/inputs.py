@@ -1,0 +1,76 @@
+"""What users give to any tool that moves spins, checked before anything is computed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import ArrayLike, NDArray
+
+from ase_klm.errors import KLMError
+from ase_klm.moments import is_magnetic
+
+
+def checked_replicas(atoms: Any) -> list[Atoms]:
+    """The structures to evolve: one, or the replicas of a batch."""
+    replicas = [atoms] if isinstance(atoms, Atoms) else list(atoms) if isinstance(atoms, list | tuple) else []
+    if not replicas or any(not isinstance(replica, Atoms) for replica in replicas):
+        raise KLMError(
+            f"{type(atoms).__name__} cannot be evolved",
+            "spin dynamics needs Atoms, or a list of Atoms that are replicas of one lattice",
+            "LLGDynamics(atoms, ...) or LLGDynamics([atoms1, atoms2], ...)",
+        )
+    if len({id(replica) for replica in replicas}) < len(replicas):
+        raise KLMError("one Atoms object stands for two replicas", "each has moments of its own", "use atoms.copy()")
+    for replica in replicas:
+        if not is_magnetic(replica).any():
+            raise KLMError(
+                "no atom carries a moment",
+                "there is nothing to evolve",
+                "set moments, e.g. textures.random(atoms, seed=1)",
+            )
+    return replicas
+
+
+def checked_number(value: Any, name: str, unit: str, zero: bool = False) -> float:
+    """A finite number above zero, or, with `zero`, at zero."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
+        raise KLMError(
+            f"{name} = {value!r} cannot be used",
+            f"it must be a finite number {'not below' if zero else 'above'} zero{f', in {unit}' if unit else ''}",
+            f"for instance {name}=0.1" if name == "damping" else f"check {name} and its unit",
+        )
+    return number
+
+
+def pinned_sites(pinned: ArrayLike | None, n_atoms: int) -> NDArray[np.bool_]:
+    """Mask of pinned sites, shape (N,), from a mask or a list of indices."""
+    given = np.zeros(n_atoms, dtype=bool) if pinned is None else np.asarray(pinned)
+    if given.size == 0:
+        return np.zeros(n_atoms, dtype=bool)
+    if given.dtype == bool and given.shape == (n_atoms,):
+        return given.copy()
+    mask = np.zeros(n_atoms, dtype=bool)
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer) or given.min() < 0 or given.max() >= n_atoms:
+        raise KLMError(
+            f"pinned of shape {given.shape} and type {given.dtype} does not name sites",
+            f"it must be a boolean mask of shape ({n_atoms},) or indices from 0 to {n_atoms - 1}",
+            "for instance pinned=atoms.positions[:, 0] < 1.0",
+        )
+    mask[given] = True
+    return mask
+
+
+def check_folder(path: str | Path) -> None:
+    """Refuse a path in a folder that cannot be written to, before a long run."""
+    if not os.access(Path(path).absolute().parent, os.W_OK):
+        raise KLMError(
+            f"{path} cannot be written",
+            "its folder does not exist or is write-protected",
+            "create it, or choose another",
+        )
