@@ -22,7 +22,8 @@ CASES = [
     ("square 30×30, filling 0.48, complex64", lattices.square, (30, 30), SQUARE | {"dtype": "float32"}, None),
     ("triangular 24×24, mu = -3.5, T = 0", lattices.triangular, (24, 24), TRIANGULAR, None),
     ("triangular 36×36, mu = -3.5, T = 0", lattices.triangular, (36, 36), TRIANGULAR, 0.75),
-    ("triangular 36×36, mu = -3.5, kT = 0.005", lattices.triangular, (36, 36), TRIANGULAR | {"temperature": 0.005}, 0.75),
+    ("triangular 36×36, mu = -3.5, kT = 0.005", lattices.triangular, (36, 36), TRIANGULAR | {"temperature": 0.005},
+     0.75),
     ("48-site cell, 6×6 mesh, kT = 0.005", lattices.triangular_magnetic_cell, (1, 1),
      TRIANGULAR | {"temperature": 0.005, "kpts": (6, 6, 1)}, None),
 ]  # fmt: skip

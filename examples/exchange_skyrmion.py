@@ -1,9 +1,9 @@
 """A skyrmion of the classical exchange model that the spin-dynamics code Spirit is compared with.
 
-Square lattice, nearest neighbours: exchange J = 10 meV, Dzyaloshinskii-Moriya vectors of 3 meV across the bonds, an easy
-axis of K = 0.5 meV along z, moments of 2 μB in 5 tesla. A bubble of charge -1 is relaxed by L-BFGS to a Néel skyrmion:
--21.073456 meV a site on 96 × 96 sites, as Spirit finds (G. P. Müller et al., Phys. Rev. B 99, 224414), with some 50
-calls of the calculator.
+Square lattice, nearest neighbours: exchange J = 10 meV, Dzyaloshinskii-Moriya vectors of 3 meV across the bonds, an
+easy axis of K = 0.5 meV along z, moments of 2 μB in 5 tesla. A bubble of charge -1 is relaxed by L-BFGS to a Néel
+skyrmion: -21.073456 meV a site on 96 × 96 sites, as Spirit finds (G. P. Müller et al., Phys. Rev. B 99, 224414), with
+some 50 calls of the calculator.
 
 Takes five seconds. Writes exchange_skyrmion.png: the texture, and the profile of m_z through the centre.
 """

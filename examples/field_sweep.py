@@ -1,13 +1,17 @@
 """Which state of the triangular Kondo lattice is the lowest in a magnetic field?
 
-Five states are followed through the field: triple-q crystals with two, one and no skyrmions a magnetic cell, the helix,
-and the ferromagnet. Each is relaxed at each field, from its relaxed texture at the field before, on the 48-site magnetic
-cell with a mesh of k-points (t1 = 1, t3 = -0.85, J = 1, mu = -3.5; Ozawa, Hayami, Motome, Phys. Rev. Lett. 118,
-147205). The states are metastable over wide ranges, so the transitions are where the curves Ω(H) cross, not where one
-state turns into another by itself. A state that did change is drawn no further.
+Five states are followed through the field: triple-q crystals with two, one and no skyrmions a magnetic cell, the
+helix, and the ferromagnet. Each is relaxed at each field, from its relaxed texture at the field before, on the 48-site
+magnetic cell with a mesh of k-points (t1 = 1, t3 = -0.85, J = 1, mu = -3.5; Ozawa, Hayami, Motome, Phys. Rev. Lett.
+118, 147205). The states are metastable over wide ranges, so the transitions are where the curves Ω(H) cross, not where
+one state turns into another by itself. A state whose charge has changed is drawn no further.
 
-Prints a table and the crossings, and writes field_sweep.png. Takes RUNTIME on one core; a finer mesh
-(--mesh 12) changes the energies by DIFFERENCE.
+Two skyrmions a cell at low fields give way to one at H = 0.005 and to none above 0.0064. The crystals differ by as
+little as 0.05 meV a site, while the mesh shifts them by 0.1 to 0.3 meV, differently for each: 12 × 12 points already
+put one and none within 0.03 meV of each other at H = 0.006, and there the curve that starts from one changes its charge
+at both ends. Judge by several meshes.
+
+Prints a table and the crossings, and writes field_sweep.png. Takes 75 s on one core; --mesh 12 takes 160 s.
 """
 
 import argparse
@@ -25,7 +29,7 @@ from ase_klm import KLMWarning, KondoEDCalculator, SpinMinimizer, analysis, latt
 
 @dataclass(frozen=True)
 class State:
-    """A texture to start from, its skyrmions a magnetic cell, and where in the range of fields it is at home (0...1)."""
+    """A texture to start from, its skyrmions a magnetic cell, and where in the range of fields it is at home, 0...1."""
 
     start: Callable[[Atoms], None]
     n_sk: int

@@ -13,11 +13,11 @@ REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 @pytest.fixture(autouse=True)
 def _no_global_state():
     """The package never changes torch's or NumPy's defaults."""
-    dtype, numpy_state = torch.get_default_dtype(), np.random.get_state()[1].copy()
+    dtype, numpy_state = torch.get_default_dtype(), np.random.get_state()[1].copy()  # noqa: NPY002, watched
     torch_state = torch.random.get_rng_state()
     yield
     assert torch.get_default_dtype() == dtype
-    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002, watched
     assert torch.equal(torch.random.get_rng_state(), torch_state)
 
 

@@ -46,8 +46,8 @@ JUNK = (
     None, "", "abc", b"x", True, 0, -1, 3, 1.5, -2.5, 0.0, 1e308, -1e-300, np.nan, np.inf, -np.inf, 1 + 2j, [], (), {},
     {1: 1.0}, {"a": 1}, {1: "x"}, {0: 1.0}, {9: np.nan}, [1, 2], (0, 0, 1), (0, 0, 0), [0, 0, np.nan], ["a", "b", "c"],
     [None, 1, 2], [[1, 2], [3]], (2, 2, 1), (1, -1, 1), (0.5, 1, 1), object(), len, np.zeros(0), np.zeros((4, 3)),
-    np.ones((4, 3)), np.full((4, 3), np.nan), np.ones((3, 4)), np.ones((2, 4, 3)), np.eye(3), np.ones(4), np.ones((1, 1)),
-    np.array("x"), np.array([1j, 0, 0]), Atoms(), Atoms("Fe"), [Atoms("Fe")], range(3),
+    np.ones((4, 3)), np.full((4, 3), np.nan), np.ones((3, 4)), np.ones((2, 4, 3)), np.eye(3), np.ones(4),
+    np.ones((1, 1)), np.array("x"), np.array([1j, 0, 0]), Atoms(), Atoms("Fe"), [Atoms("Fe")], range(3),
 )  # fmt: skip
 
 junk = st.sampled_from(JUNK)

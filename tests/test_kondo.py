@@ -326,7 +326,7 @@ def test_replicas_equal_single_runs(rng):
     ("parameters", "what"),
     [
         ({}, "neither of filling and mu"),
-        ({"filling": 0.5, "mu": 0.0}, "both of filling and mu"),
+        ({"filling": 0.5, "mu": 0.0}, "both filling and mu"),
         ({"filling": 1.5}, "outside 0 to 1"),
         ({"filling": float("nan")}, "not a number"),
         ({"mu": "low"}, "not a number"),

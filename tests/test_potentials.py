@@ -236,7 +236,7 @@ def counted(calc, monkeypatch):
         bound.evaluate = lambda *a, **k: calls.append(1) or evaluate(*a, **k)
         return bound
 
-    monkeypatch.setattr(type(calc.potential), "bind", lambda self, *a, **k: bind(*a, **k))
+    monkeypatch.setattr(type(calc.potential), "bind", lambda _, *a, **k: bind(*a, **k))
     return calls
 
 

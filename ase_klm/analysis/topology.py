@@ -58,7 +58,7 @@ def topological_charge(atoms: Atoms, per: float | None = None, triangles: NDArra
     total = float(solid_angles(moments, triangles).sum() / (4 * np.pi))
     if per is None:
         return total
-    return total * checked_number(per, "per", "sites", above=0) / int(moments.any(axis=1).sum())
+    return total * checked_number(per, "per", "number of sites", above=0) / int(moments.any(axis=1).sum())
 
 
 def topological_charge_density(atoms: Atoms, triangles: NDArray[np.int64] | None = None) -> Array:

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from ase import Atoms
@@ -25,7 +26,7 @@ from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.relaxation import SpinMinimizer
 
-HAMILTONIAN = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0, "mu": -3.5, "temperature": 0.003}
+HAMILTONIAN: dict[str, Any] = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0, "mu": -3.5, "temperature": 0.003}
 FIELDS = (0.0, 0.005, 0.008)
 NOISE = 0.02
 TORQUE = 3e-6

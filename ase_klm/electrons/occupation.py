@@ -34,8 +34,9 @@ class Occupation:
 
     def __post_init__(self) -> None:
         if (self.filling is None) == (self.mu is None):
+            given = "neither of filling and mu is" if self.mu is None else "both filling and mu are"
             raise KLMError(
-                f"{'neither' if self.mu is None else 'both'} of filling and mu {'is' if self.mu is None else 'are'} given",
+                f"{given} given",
                 "the number of electrons follows from exactly one of them",
                 "give filling=0.5 (electrons per state, 0 to 1) or mu=-3.5 (eV)",
             )
@@ -127,8 +128,8 @@ class Occupation:
         share = 0.5 if electrons is None else (electrons - f.sum(-1, keepdim=True)) / shell.clamp_min(1)
         warn(
             "the highest occupied level is degenerate with the lowest empty one at T = 0",
-            f"up to {int(shell.max())} levels lie within {tolerance:.0e} eV of the step, so that the energy has a kink and"
-            " the forces, averaged over the shell, are not its gradient",
+            f"up to {int(shell.max())} levels lie within {tolerance:.0e} eV of the step, so that the energy has a kink"
+            " and the forces, averaged over the shell, are not its gradient",
             "use temperature > 0 (kT in eV), another filling or mu, or another k-mesh",
         )
         return torch.where(at_step, share, f)

@@ -2,7 +2,7 @@
 
 A *potential* holds parameters only. *Binding* does once what does not change from step to step. A *bound potential*
 implements either `energy` in differentiable torch, from which this base class derives magnetic forces, forces, stress
-and Hessian-vector products, or `evaluate` itself.
+and Hessian-vector products, or `_evaluate` itself.
 
 Axes: moments and positions (..., N, 3), cells (..., 3, 3), energies (...). The leading axes are replicas; parameters
 such as a field broadcast over them.
@@ -94,13 +94,14 @@ class BoundPotential:
     """
 
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:
-        replicas = list(atoms) if isinstance(atoms, list | tuple) else [atoms]
-        _check_replicas([checked_atoms(replica) for replica in replicas])
+        several: list[Any] = list(atoms) if isinstance(atoms, list | tuple) else [atoms]
+        replicas = [checked_atoms(replica) for replica in several]
+        _check_replicas(replicas)
         self.device = checked_device(device)
         self.reference = with_complete_cell(replicas[0])
         self.n_atoms = len(self.reference)
         self.magnetic = self.tensor(is_magnetic(replicas[0]))
-        single = isinstance(atoms, Atoms)
+        single = not isinstance(atoms, list | tuple)
 
         def stack(arrays: list[Any]) -> Tensor:
             return self.tensor(arrays[0] if single else np.stack(arrays))
@@ -138,9 +139,15 @@ class BoundPotential:
         atomic : bool
             Whether forces and stress are wanted too; spin dynamics at rest on a lattice leaves them out.
         """
-        moments = self.moments if moments is None else moments
-        positions = self.positions if positions is None else positions
-        cell = self.cell if cell is None else cell
+        return self._evaluate(
+            self.moments if moments is None else moments,
+            self.positions if positions is None else positions,
+            self.cell if cell is None else cell,
+            atomic,
+        )
+
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
+        """By automatic differentiation of `energy`; potentials without a differentiable energy override this."""
         m = moments.detach().requires_grad_()
         variables = [m]
         if atomic:
@@ -199,15 +206,8 @@ class BoundSum(BoundPotential):
         super().__init__(atoms, device)
         self.terms = list(terms)
 
-    def evaluate(
-        self,
-        moments: Tensor | None = None,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Evaluation:
-        first, *rest = (term.evaluate(moments, positions, cell, atomic=atomic) for term in self.terms)
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
+        first, *rest = (term._evaluate(moments, positions, cell, atomic) for term in self.terms)
         return sum(rest, start=first)
 
     def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:

@@ -163,15 +163,7 @@ class BoundExchange(BoundPotential):
         product = self.apply(e)
         return e, length, product, product - self.site_fields
 
-    def evaluate(
-        self,
-        moments: Tensor | None = None,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Evaluation:
-        moments = self.moments if moments is None else moments
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         e, length, product, gradient = self._frame(moments)
         energy = (e * (0.5 * product - self.site_fields)).sum(dim=(-2, -1))
         magnetic_forces = -_transverse(gradient, e) / length

@@ -46,27 +46,18 @@ class BoundForeign(BoundPotential):
         self.calculator = calculator
         self.template = (atoms if isinstance(atoms, Atoms) else atoms[0]).copy()
 
-    def evaluate(
-        self,
-        moments: Tensor | None = None,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Evaluation:
-        moments = self.moments if moments is None else moments
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         replicas = moments.shape[:-2]
-        positions = (self.positions if positions is None else positions).expand(moments.shape)
-        cells = (self.cell if cell is None else cell).expand(*replicas, 3, 3)
+        state = moments, positions.expand(moments.shape), cell.expand(*replicas, 3, 3)
         properties = ["energy", "magnetic_forces"]
         if atomic:
             properties += [name for name in ("forces", "stress") if name in self.calculator.implemented_properties]
         results: dict[str, list[np.ndarray]] = {name: [] for name in properties}
-        flat = (axes.reshape(-1, *axes.shape[len(replicas) :]).cpu().numpy() for axes in (moments, positions, cells))
+        flat = (axes.reshape(-1, *axes.shape[len(replicas) :]).cpu().numpy() for axes in state)
         for m, x, vectors in zip(*flat, strict=True):
             set_moments(self.template, m)
             self.template.positions[:] = x
-            if cell is not None:
+            if cell is not self.cell:
                 self.template.cell[:] = vectors
             for name in properties:
                 results[name].append(np.asarray(self.calculator.get_property(name, self.template)))

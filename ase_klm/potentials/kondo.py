@@ -201,17 +201,7 @@ class BoundKondo(BoundPotential):
         coupled = torch.where(self.magnetic[:, None], moments, 0.0)
         return self.lattice.hamiltonian(self._hopping_matrix, coupled, self.kondo.J)
 
-    def evaluate(
-        self,
-        moments: Tensor | None = None,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Evaluation:
-        moments = self.moments if moments is None else moments
-        positions = self.positions if positions is None else positions
-        cell = self.cell if cell is None else cell
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         H = self.hamiltonian(moments, positions, cell)
         batch = H.shape[:-2]  # replicas and k-points
         system = diagonalise(H.flatten(0, -3), self.kondo.solver)

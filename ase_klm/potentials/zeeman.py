@@ -36,15 +36,7 @@ class BoundZeeman(BoundPotential):
         super().__init__(atoms, device)
         self.field = over_moments(zeeman.field, self, "field")
 
-    def evaluate(
-        self,
-        moments: Tensor | None = None,
-        positions: Tensor | None = None,
-        cell: Tensor | None = None,
-        *,
-        atomic: bool = True,
-    ) -> Evaluation:
-        moments = self.moments if moments is None else moments
+    def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         magnetic_forces = torch.where(self.magnetic[:, None], self.field.expand_as(moments), 0.0)
         energy = -(magnetic_forces * moments).sum(dim=(-2, -1))
         return Evaluation(energy, magnetic_forces, *self.no_atomic_forces(moments, atomic))
