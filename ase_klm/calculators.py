@@ -238,7 +238,8 @@ class ExchangeCalculator(_ParametrisedCalculator):
     Parameters
     ----------
     shells : mapping, optional
-        {shell: J} in eV, shells counted among the magnetic atoms.
+        {shell: M} in eV, shells counted among the magnetic atoms; M a number, a symmetric matrix, or a function of
+        the bond vector.
     bonds : sequence, optional
         (i, j, (n1, n2, n3), M) with M in eV.
     onsite, site_fields : array_like, optional

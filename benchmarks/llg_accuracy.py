@@ -30,21 +30,23 @@ SPIRIT = {
 }  # fmt: skip
 
 
-def square_magnet(size, seed=0):
-    """Ferromagnet with Dzyaloshinskii-Moriya vectors in the plane, perpendicular to the bonds."""
-    J, D, K = 10e-3, 3e-3, 0.5e-3  # eV
-    epsilon = np.zeros((3, 3, 3))
-    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        epsilon[a, b, c], epsilon[a, c, b] = 1, -1
-    bonds = []
-    for dx, dy in ((1, 0), (0, 1)):
-        M = -J * np.eye(3) - D * np.einsum("abc,a->bc", epsilon, np.cross((0, 0, 1), (dx, dy, 0)))
-        for x, y in np.ndindex(size, size):
-            (jx, x_cell), (jy, y_cell) = ((x + dx) % size, (x + dx) // size), ((y + dy) % size, (y + dy) // size)
-            bonds.append((x * size + y, jx * size + jy, (x_cell, y_cell, 0), M))
+def chiral_bond(r):
+    """-10 meV e_i·e_j + D·(e_i × e_j), D = 3 meV z × r/abs(r)."""
+    x, y, z = 3e-3 * np.cross((0, 0, 1), r / np.linalg.norm(r))
+    return -10e-3 * np.eye(3) + np.array([(0, z, -y), (-z, 0, x), (y, -x, 0)])
+
+
+def chiral_magnet(size):
+    """Square lattice with J = 10, D = 3, K = 0.5 meV and B = 5 T; moments of 2 μB follow."""
     atoms = lattices.square((size, size))
+    atoms.calc = SpinCalculator(Exchange({1: chiral_bond}) + UniaxialAnisotropy(0.5e-3) + Zeeman((0, 0, 5 * TESLA)))
+    return atoms
+
+
+def square_magnet(size, seed=0):
+    """The chiral magnet at e ∝ z + 0.5 g."""
+    atoms = chiral_magnet(size)
     textures.uniform(atoms, length=2.0, noise=0.5, seed=seed)
-    atoms.calc = SpinCalculator(Exchange(bonds=bonds) + UniaxialAnisotropy(K) + Zeeman((0, 0, 5 * TESLA)))
     return atoms
 
 

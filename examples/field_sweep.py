@@ -6,10 +6,10 @@ magnetic cell with a mesh of k-points (t1 = 1, t3 = -0.85, J = 1, mu = -3.5; Oza
 118, 147205). The states are metastable over wide ranges, so the transitions are where the curves Ω(H) cross, not where
 one state turns into another by itself. A state whose charge has changed is drawn no further.
 
-Two skyrmions a cell at low fields give way to one at H = 0.005 and to none above 0.0064. The crystals differ by as
-little as 0.05 meV a site, while the mesh shifts them by 0.1 to 0.3 meV, differently for each: 12 × 12 points already
-put one and none within 0.03 meV of each other at H = 0.006, and there the curve that starts from one changes its charge
-at both ends. Judge by several meshes.
+Two skyrmions a cell at low fields give way to one at H = 0.005 and to none above 0.0064. The mesh matters as much as
+these differences: at H = 0.006 the crystal without skyrmions lies above that with one by 0.01 meV a site with 8 × 8
+points, below it by 0.02 with 12 × 12, and above it by 0.02 with 16 × 16 (kT = 0.005), while all of them move by 0.1
+meV. So compare several meshes before naming a phase boundary.
 
 Prints a table and the crossings, and writes field_sweep.png. Takes 75 s on one core; --mesh 12 takes 160 s.
 """

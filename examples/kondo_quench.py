@@ -1,9 +1,8 @@
 """Quench of a triangular Kondo lattice from random spins, overdamped and without noise.
 
-The shortest script that uses the package: a lattice, a texture, a calculator, dynamics. Patches of noncoplanar
-order, with charges of both signs, grow out of the random start; the energy falls from -0.2666 to -0.2795 eV a site. It
-takes half a minute on one core, nearly all of it 400 diagonalisations at four k-points;
-quench.traj opens in `ase gui`, quench.png shows the last frame.
+The shortest script that uses the package: a lattice, a texture, a calculator, dynamics. Patches of noncoplanar order
+grow out of the random start; the energy falls from -0.2666 to -0.2795 eV a site. It takes half a minute on one core,
+nearly all of it 400 diagonalisations at four k-points. quench.traj opens in `ase gui`, quench.png shows the last frame.
 """
 
 from ase_klm import KondoEDCalculator, LLGDynamics, analysis, get_magnetic_forces, lattices, plot, textures

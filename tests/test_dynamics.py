@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from models import TESLA, chiral_magnet
 
 from ase_klm import KLMError, KLMWarning, data, get_moments, lattices, set_moments, textures, units
 from ase_klm.calculators import ExchangeCalculator, SpinCalculator
@@ -21,7 +22,6 @@ from ase_klm.dynamics import LLGDynamics, suggest_timestep
 from ase_klm.potentials import BoundPotential, Exchange, Potential, UniaxialAnisotropy, Zeeman
 from ase_klm.runs.vectors import turned
 
-TESLA = 0.057883817555e-3  # eV/μB
 GAMMA = 0.1760859644 / TESLA / (1000 * units.FS)  # rad/(ps T)
 INTEGRATORS = ("sib", "heun")
 SPIRIT_SINGLE_SPIN = {"sib": 1.17e-6, "heun": 3.9e-7}
@@ -49,19 +49,9 @@ def cluster(seed=3, field=(0, 0, 0.01), **kwargs):
 
 
 def square_magnet(size, seed=0):
-    """J = 10 meV, D = 3 meV (in the plane, perpendicular to the bonds), K = 0.5 meV, B = 5 T, 2 μB."""
-    epsilon = np.zeros((3, 3, 3))
-    for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        epsilon[a, b, c], epsilon[a, c, b] = 1, -1
-    bonds = []
-    for step in ((1, 0), (0, 1)):
-        M = -10e-3 * np.eye(3) - 3e-3 * np.einsum("abc,a->bc", epsilon, np.cross((0, 0, 1), (*step, 0)))
-        for home in np.ndindex(size, size):
-            cell, (x, y) = np.divmod(np.add(home, step), size)
-            bonds.append((home[0] * size + home[1], int(x) * size + int(y), (int(cell[0]), int(cell[1]), 0), M))
-    atoms = lattices.square((size, size))
+    """Spirit's reference model, disturbed: e ∝ z + 0.5 g."""
+    atoms = chiral_magnet(size)
     textures.uniform(atoms, length=2.0, noise=0.5, seed=seed)
-    atoms.calc = SpinCalculator(Exchange(bonds=bonds) + UniaxialAnisotropy(0.5e-3) + Zeeman((0, 0, 5 * TESLA)))
     return atoms
 
 

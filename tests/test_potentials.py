@@ -16,6 +16,7 @@ from ase_klm import (
     SpinCalculator,
     get_magnetic_forces,
     get_moments,
+    graphs,
     lattices,
     set_moments,
     testing,
@@ -128,6 +129,31 @@ def test_exchange_counts_every_bond_once():
     assert atoms.get_potential_energy() == pytest.approx(1.5)
     atoms.calc = ExchangeCalculator({1: 1.5})
     assert atoms.get_potential_energy() == pytest.approx(1.5)
+
+
+def test_exchange_by_a_function_of_the_bond_vector(rng):
+    """The same as explicit bonds, in whichever direction they are found; DM must be odd."""
+    atoms = lattices.honeycomb((3, 2))
+    textures.random(atoms, seed=rng)
+
+    def bond(r):
+        x, y, z = 0.3 * np.cross((0, 0, 1), r)
+        return -np.outer(r, r) + np.array([(0, z, -y), (-z, 0, x), (y, -x, 0)])
+
+    bonds = graphs.neighbour_shells(atoms, [1])
+    explicit = [
+        (int(j), int(i), tuple(-cell), bond(-vector))
+        for i, j, cell, vector in zip(bonds.i, bonds.j, bonds.cells, bonds.vectors, strict=True)
+    ]
+    energies = []
+    for exchange in (Exchange({1: bond}), Exchange(bonds=explicit)):
+        atoms.calc = SpinCalculator(exchange)
+        energies.append(atoms.get_potential_energy())
+        testing.check(atoms, sites=[0])
+    assert energies[0] == pytest.approx(energies[1], abs=1e-12)
+    atoms.calc = SpinCalculator(Exchange({1: lambda _: np.array([(0, 1, 0), (-1, 0, 0), (0, 0, 0)])}))
+    with pytest.raises(KLMError, match="which end of a bond comes first"):
+        atoms.get_potential_energy()
 
 
 @pytest.mark.parametrize(("builder", "neighbours"), [("square", 4), ("kagome", 4), ("body_centred_cubic", 8)])

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from models import chiral_magnet
 from scipy.spatial.transform import Rotation
 from test_potentials import ForeignCalculator
 
@@ -23,7 +24,7 @@ from ase_klm import (
     set_moments,
     textures,
 )
-from ase_klm.potentials import Exchange, UniaxialAnisotropy, Zeeman
+from ase_klm.potentials import Exchange
 from ase_klm.relaxation.lbfgs import RotationLBFGS
 from ase_klm.runs.vectors import rotate
 
@@ -52,32 +53,10 @@ def test_lbfgs_inverts_a_quadratic_form():
     assert position.norm() < 1e-8
 
 
-def skyrmion_model(size):
-    """Spirit's reference: J = 10 meV, D = 3 meV across the bonds, K = 0.5 meV along z, B = 5 T, mu = 2."""
-    atoms = lattices.square((size, size))
-    index = np.arange(size**2).reshape(size, size)
-    bonds = []
-    for axis, bond in enumerate(np.eye(3)[:2]):
-        d = 3e-3 * np.cross([0, 0, 1], bond)
-        antisymmetric = np.array([[0, d[2], -d[1]], [-d[2], 0, d[0]], [d[1], -d[0], 0]])  # e_i·M·e_j = D·(e_i × e_j)
-        matrix = -10e-3 * np.eye(3) + antisymmetric
-        neighbour = np.roll(index, -1, axis)
-        wraps = np.zeros((size, size), dtype=int)
-        wraps.swapaxes(0, axis)[-1] = 1
-        cells = wraps[..., None] * np.eye(3, dtype=int)[axis]
-        bonds += [
-            (int(i), int(j), tuple(map(int, cell)), matrix)
-            for i, j, cell in zip(index.ravel(), neighbour.ravel(), cells.reshape(-1, 3), strict=True)
-        ]
-    field = 5 * 5.7883817555e-5
-    atoms.calc = SpinCalculator(Exchange(bonds=bonds) + UniaxialAnisotropy(0.5e-3) + Zeeman((0, 0, field)))
-    return atoms
-
-
 @pytest.mark.parametrize("helicity", [0, 90])
 def test_skyrmion_of_spirit(helicity):
     """-21.07345581 meV a site and charge -1; Spirit's best minimiser takes 108 force calls, asked are 110."""
-    atoms = skyrmion_model(96)
+    atoms = chiral_magnet(96)
     textures.skyrmion(atoms, radius=8, helicity=helicity, length=2.0)
     minimizer = SpinMinimizer(atoms)
     assert minimizer.run(fmax=1e-9, steps=200)
@@ -138,7 +117,7 @@ def test_pinned_and_non_magnetic_sites_stay():
 
 def test_asked_manners(tmp_path):
     """run, irun, attach, log, trajectory, steps, a second run."""
-    atoms = skyrmion_model(12)
+    atoms = chiral_magnet(12)
     textures.random(atoms, length=2.0, seed=3)
     log, calls = io.StringIO(), []
     minimizer = SpinMinimizer(atoms, trajectory=tmp_path / "relax.traj", logfile=log)
@@ -194,7 +173,7 @@ def test_forces_that_are_no_gradient_end_the_run():
     ],
 )
 def test_bad_input(arguments, what):
-    atoms = skyrmion_model(4)
+    atoms = chiral_magnet(4)
     textures.random(atoms, seed=1)
     with pytest.raises(KLMError, match=what):
         SpinMinimizer(atoms, **arguments)

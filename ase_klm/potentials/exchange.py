@@ -20,7 +20,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import neighbour_shells
+from ase_klm.graphs import Bonds, neighbour_shells
 from ase_klm.moments import checked_array, checked_number, is_magnetic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
 
@@ -34,8 +34,9 @@ class Exchange(Potential):
     Parameters
     ----------
     shells : mapping, optional
-        Shell number (among the magnetic atoms, counted from 1) → M in eV, a number J or a matrix (3, 3). A matrix
-        belongs to bonds in their listed orientation, so it must be symmetric.
+        Shell number (among the magnetic atoms, counted from 1) → M in eV: a number J; a symmetric matrix (3, 3); or a
+        function of the bond vector r_j - r_i (Å, shape (3,)) that returns one of these or, for Dzyaloshinskii-Moriya
+        interaction, any matrix with M(-r) = M(r)ᵀ.
     bonds : sequence, optional
         ``(i, j, (n1, n2, n3), M)`` with atom j in the cell (n1, n2, n3); M a number or (3, 3), any matrix.
     onsite : array_like, optional
@@ -59,14 +60,7 @@ class Exchange(Potential):
             raise KLMError(
                 f"bonds = {self.bonds!r} is no sequence", "it lists bonds", "for instance [(0, 1, (0, 0, 0), 0.01)]"
             )
-        shells = {shell: _matrix(value, f"exchange of shell {shell}") for shell, value in (self.shells or {}).items()}
-        for shell, matrix in shells.items():
-            if not np.allclose(matrix, matrix.T):
-                raise KLMError(
-                    f"the exchange matrix of shell {shell} is not symmetric",
-                    "its antisymmetric (Dzyaloshinskii-Moriya) part depends on which end of a bond comes first",
-                    "list such bonds one by one with bonds=[(i, j, (n1, n2, n3), M)]",
-                )
+        shells = {shell: _shell_matrix(value, shell) for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         object.__setattr__(
             self, "bonds", tuple(_checked_bond(bond) for bond in (() if self.bonds is None else self.bonds))
@@ -88,7 +82,7 @@ class Exchange(Potential):
         if shells:
             found = neighbour_shells(atoms, shells, among=magnetic)
             i, j, cells = found.i, found.j, found.cells
-            matrices = np.array([shells[number] for number in found.shells.tolist()]).reshape(-1, 3, 3)
+            matrices = _shell_matrices(shells, found)
         if self.bonds:
             listed_i, listed_j, listed_cells, listed = (np.array(column) for column in zip(*self.bonds, strict=True))
             _check_ends(listed_i, listed_j, listed_cells, atoms)
@@ -193,6 +187,42 @@ class BoundExchange(BoundPotential):
 def _transverse(vectors: Tensor, e: Tensor) -> Tensor:
     product = vectors * e  # three columns are added several times as fast as torch sums a short axis
     return torch.addcmul(vectors, product[..., 0:1] + product[..., 1:2] + product[..., 2:3], e, value=-1.0)
+
+
+def _shell_matrix(value: Any, shell: int) -> Any:
+    if callable(value):
+        return value
+    matrix = _matrix(value, f"exchange of shell {shell}")
+    if not np.allclose(matrix, matrix.T):
+        raise KLMError(
+            f"the exchange matrix of shell {shell} is not symmetric",
+            "its antisymmetric (Dzyaloshinskii-Moriya) part depends on which end of a bond comes first",
+            "give a function of the bond vector, or list the bonds with bonds=[(i, j, (n1, n2, n3), M)]",
+        )
+    return matrix
+
+
+def _shell_matrices(shells: Mapping[int, Any], bonds: Bonds) -> np.ndarray:
+    """M of each bond, (n, 3, 3); functions of the bond vector are asked once for each different vector."""
+    matrices = np.zeros((len(bonds), 3, 3))
+    for number, value in shells.items():
+        members = np.flatnonzero(bonds.shells == number)
+        if not callable(value):
+            matrices[members] = value
+            continue
+        _, first, kind = np.unique(bonds.vectors[members].round(8), axis=0, return_index=True, return_inverse=True)
+        vectors = bonds.vectors[members][first]
+        name = f"exchange of shell {number} along a bond"
+        found = np.array([_matrix(value(vector), name) for vector in vectors]).reshape(-1, 3, 3)
+        for matrix, vector in zip(found, vectors, strict=True):
+            if not np.allclose(_matrix(value(-vector), name), matrix.T):
+                raise KLMError(
+                    f"the exchange of shell {number} depends on which end of a bond comes first",
+                    f"for r = {vector.tolist()} M(-r) is not the transpose of M(r)",
+                    "a Dzyaloshinskii-Moriya vector must be odd in r, all else even",
+                )
+        matrices[members] = found[kind.ravel()]
+    return matrices
 
 
 def _matrix(value: Any, name: str) -> np.ndarray:
