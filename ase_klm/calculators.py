@@ -116,12 +116,12 @@ class _ParametrisedCalculator(SpinCalculator):
     def set(self, **parameters: Any) -> dict[str, Any]:
         """Change parameters given at construction, e.g. ``calc.set(field=(0, 0, 0.005))``."""
         changed = {name: value for name, value in parameters.items() if not same(self.parameters.get(name), value)}
-        unknown = [name for name in changed if name not in self.parameters]
+        unknown = [name for name in parameters if name not in self.parameters]
         if unknown:
             raise KLMError(
                 f"{type(self).__name__} has no parameter {unknown[0]!r}",
                 f"it has {', '.join(self.parameters)}",
-                "check the spelling",
+                "check the spelling; the device is fixed at construction",
             )
         if changed:
             self.potential = self._build(**(dict(self.parameters) | changed))

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import checked_array, checked_number
+from ase_klm.validate import checked_array, checked_number
 
 SHELL_TOLERANCE = 0.01
 """Distances closer than this fraction of the shortest one belong to the same shell."""

@@ -11,9 +11,10 @@ from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, get_magnetic_forces, get_moments, rotate_moments, set_moments
+from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
 from ase_klm.potentials.base import hessian_by_differences
 from ase_klm.potentials.foreign import potential_of
+from ase_klm.validate import Array
 
 SMOOTH_TOLERANCE = 1e-6
 """eV/μB, eV/Å: central differences of float64 energies of order 10 eV."""

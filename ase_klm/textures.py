@@ -14,15 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_klm import graphs
 from ase_klm.errors import KLMError
-from ase_klm.moments import (
-    Array,
-    checked_array,
-    checked_atoms,
-    checked_number,
-    directions,
-    get_moments,
-    set_moments,
-)
+from ase_klm.moments import directions, get_moments, set_moments
+from ase_klm.validate import Array, checked_array, checked_atoms, checked_number
 
 Seed = int | np.random.Generator | None
 Length = float | Sequence[float] | NDArray[np.float64]

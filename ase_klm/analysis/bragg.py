@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from ase_klm.analysis.structure_factor import StructureFactor, structure_factor
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array
+from ase_klm.validate import Array
 
 
 @dataclass(frozen=True)

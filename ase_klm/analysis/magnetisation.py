@@ -4,7 +4,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, get_moments
+from ase_klm.moments import get_moments
+from ase_klm.validate import Array
 
 
 def magnetisation(atoms: Atoms) -> Array:

@@ -11,7 +11,8 @@ from scipy.spatial import cKDTree
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
-from ase_klm.moments import Array, is_magnetic
+from ase_klm.moments import is_magnetic
+from ase_klm.validate import Array
 
 FLATNESS = 0.5
 """Largest thickness of a layer in units of the spacing (area per site)^1/2 of its sites."""

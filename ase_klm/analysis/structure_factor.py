@@ -16,7 +16,8 @@ from ase_klm import graphs
 from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, checked_array, checked_number, get_moments
+from ase_klm.moments import get_moments
+from ase_klm.validate import Array, checked_array, checked_number
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ase_klm.analysis.triangulation import triangulate
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array, checked_array, checked_number, directions, get_moments
+from ase_klm.moments import directions, get_moments
+from ase_klm.validate import Array, checked_array, checked_number
 
 
 def solid_angles(moments: ArrayLike, triangles: NDArray[np.int64]) -> Array:

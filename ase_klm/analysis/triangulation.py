@@ -7,7 +7,7 @@ from scipy.spatial import Delaunay, QhullError
 
 from ase_klm.analysis.planes import MagneticPlane, magnetic_plane
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array
+from ase_klm.validate import Array
 
 # Corners of squares and hexagons lie on one circle, which leaves their diagonals open. A tiny strain, the same
 # everywhere and along no symmetry axis, decides every one of them in the same way.

@@ -26,7 +26,8 @@ from ase.io.extxyz import read_xyz, write_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from ase_klm.errors import KLMError, warn
-from ase_klm.moments import Array, checked_atoms, get_magnetic_forces, get_moments
+from ase_klm.moments import get_magnetic_forces, get_moments
+from ase_klm.validate import Array, checked_atoms
 
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
 

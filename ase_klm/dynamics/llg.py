@@ -27,10 +27,11 @@ from ase_klm.dynamics.parameters import AppliedField, thermal_energies
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.thermostat import Thermostat
 from ase_klm.errors import KLMError, warn
-from ase_klm.runs.inputs import check_folder, checked_number, checked_replicas, pinned_sites
+from ase_klm.runs.inputs import check_folder, checked_replicas, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState, all_finite
 from ase_klm.runs.vectors import directions, norm, transverse
+from ase_klm.validate import checked_number
 
 INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
 """Integrators by name."""
@@ -114,11 +115,11 @@ class LLGDynamics:
     ) -> None:
         self.atoms = atoms
         self.replicas = checked_replicas(atoms)
-        self.timestep = checked_number(timestep, "timestep", "ASE's unit of time, or ħ/eV in model units")
-        self.damping = checked_number(damping, "damping", "", zero=True)
-        self.gamma = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time")
+        self.timestep = checked_number(timestep, "timestep", "ASE's unit of time, or ħ/eV in model units", above=0)
+        self.damping = checked_number(damping, "damping", minimum=0)
+        self.gamma = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
         self.kT = thermal_energies(temperature_K, kT, len(self.replicas))
-        if integrator not in INTEGRATORS:
+        if not isinstance(integrator, str) or integrator not in INTEGRATORS:
             raise KLMError(
                 f"integrator = {integrator!r} is not known",
                 f"there are {', '.join(map(repr, INTEGRATORS))}",

@@ -1,10 +1,10 @@
 """The log of a run: one line a report and replica."""
 
-import sys
 from pathlib import Path
 from typing import Any, TextIO
 
 from ase_klm.errors import KLMError, warn
+from ase_klm.runs.inputs import open_log
 
 
 class Log:
@@ -31,18 +31,10 @@ class Log:
         last_step: int | None = None,
     ) -> None:
         self.replicas = replicas
-        self._owned = isinstance(target, str | Path) and target != "-"
         continues = last_step is not None
-        if self._owned:
-            path = Path(target)  # type: ignore[arg-type]
-            if last_step is not None:
-                continues = _drop_later_lines(path, last_step)
-            try:
-                self._file: TextIO = path.open("a" if continues else "w")
-            except OSError as error:
-                raise KLMError(f"{path} cannot be written", str(error), "choose another logfile") from None
-        else:
-            self._file = sys.stdout if isinstance(target, str | Path) else target
+        if last_step is not None and isinstance(target, str | Path) and target != "-":
+            continues = _drop_later_lines(Path(target), last_step)
+        self._file, self._owned = open_log(target, "a" if continues else "w")
         if not continues:
             titles = [f"{'# step':>9}", f"time/{time_unit}".rjust(14), *(["replica"] if replicas else [])]
             titles += ["energy/site/eV".rjust(17), *(f"m{axis}/μB".rjust(10) for axis in "xyz")]

@@ -11,7 +11,7 @@ from ase_klm.data.frames import FrameWriter
 from ase_klm.dynamics.log import Log
 from ase_klm.dynamics.measures import largest_torque, spin_temperature
 from ase_klm.errors import KLMError
-from ase_klm.runs.inputs import check_folder
+from ase_klm.runs.inputs import check_folder, checked_logfile
 from ase_klm.runs.state import SpinState
 from ase_klm.runs.vectors import dot
 
@@ -41,8 +41,7 @@ class Outputs:
     ) -> None:
         self.state, self.mobile, self.model_units = state, mobile, model_units
         self._logfile = logfile
-        if isinstance(logfile, str | Path) and logfile != "-":
-            check_folder(logfile)
+        checked_logfile(logfile)
         self._paths = [] if trajectory is None else _trajectory_paths(Path(trajectory), state)
         self._log: Log | None = None
         self._writers: list[FrameWriter] = []

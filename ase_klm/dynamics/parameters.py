@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ase_klm import units
 from ase_klm.errors import KLMError
-from ase_klm.moments import checked_array
+from ase_klm.validate import checked_array
 
 
 def thermal_energies(temperature_K: ArrayLike | None, kT: ArrayLike | None, n_replicas: int) -> NDArray[np.float64]:

@@ -11,8 +11,9 @@ from ase_klm import units
 from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.potentials.base import BoundPotential
 from ase_klm.potentials.foreign import potential_of
-from ase_klm.runs.inputs import checked_number, checked_replicas
+from ase_klm.runs.inputs import checked_replicas
 from ase_klm.runs.vectors import directions, dot, norm, transverse
+from ase_klm.validate import checked_number
 
 POWER_ITERATIONS = 10
 
@@ -47,10 +48,10 @@ def suggest_timestep(
         In ASE's unit of time (divide by `units.FS` for fs), or in ħ/eV with ``gamma=1.0``; infinite when nothing turns.
     """
     replicas = checked_replicas(atoms)
-    alpha = checked_number(damping, "damping", "", zero=True)
+    alpha = checked_number(damping, "damping", minimum=0)
     thermal = float(thermal_energies(temperature_K, kT, len(replicas)).max())
-    gyromagnetic_ratio = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time")
-    largest = checked_number(angle, "angle", "rad")
+    gyromagnetic_ratio = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
+    largest = checked_number(angle, "angle", "rad", above=0)
     bound = potential_of(replicas[0]).bind(replicas[0], getattr(replicas[0].calc, "device", "cpu"))
     frequency = gyromagnetic_ratio * _largest_curvature(bound) / (1 + alpha**2) ** 0.5
     shortest = float(norm(bound.moments)[bound.magnetic].min())

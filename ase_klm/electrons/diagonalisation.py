@@ -20,7 +20,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 
 SMALL = 128
-"""Matrices below this size go through one batched call."""
+"""Matrices below this size go through one batched call; threads would cost more than they give."""
 
 
 class Eigensystem(Protocol):

@@ -9,10 +9,10 @@ from ase import Atoms
 from ase_klm.analysis.planes import magnetic_plane
 from ase_klm.data.frames import checked_path
 from ase_klm.errors import KLMError
-from ase_klm.moments import checked_number
 from ase_klm.plot.colours import spin_colours
 from ase_klm.plot.texture import draw_arrows, in_plane_directions, texture
 from ase_klm.plot.time_series import read_frames
+from ase_klm.validate import checked_number
 
 DPI = 90
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.spatial import Voronoi, cKDTree
 
 from ase_klm.analysis.planes import MagneticPlane
-from ase_klm.moments import Array
+from ase_klm.validate import Array
 
 
 def wigner_seitz_cells(plane: MagneticPlane) -> list[Array]:

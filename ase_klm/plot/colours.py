@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ase_klm.moments import Array
+from ase_klm.validate import Array
 
 DARKEST, IN_PLANE, LIGHTEST = 0.15, 0.7, 0.985
 """Oklab lightness of -z, of in-plane directions, and of +z."""

@@ -7,8 +7,8 @@ from scipy.spatial import Voronoi
 
 from ase_klm import analysis
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array
 from ase_klm.plot.axes import axes
+from ase_klm.validate import Array
 
 DECADES = 5
 """Range of the logarithmic colour scale below the strongest intensity."""

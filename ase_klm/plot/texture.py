@@ -6,10 +6,11 @@ import numpy as np
 from ase import Atoms
 
 from ase_klm.analysis.planes import MagneticPlane, magnetic_plane
-from ase_klm.moments import Array, directions, get_moments
+from ase_klm.moments import directions, get_moments
 from ase_klm.plot.axes import axes
 from ase_klm.plot.cells import wigner_seitz_cells
 from ase_klm.plot.colours import colour_wheel, spin_colours
+from ase_klm.validate import Array
 
 MOST_ARROWS = 800
 """With more sites than this, arrows would be too small to see."""

@@ -9,8 +9,8 @@ from ase import Atoms
 from ase_klm import analysis
 from ase_klm.analysis.frames import structures
 from ase_klm.errors import KLMError
-from ase_klm.moments import Array
 from ase_klm.plot.axes import axes
+from ase_klm.validate import Array
 
 
 def time_series(source: Any, ax: Any = None) -> Any:

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
-from ase_klm.moments import checked_array, checked_atoms, get_moments, is_magnetic
+from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
 

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, neighbour_shells
-from ase_klm.moments import checked_array, checked_number, is_magnetic
+from ase_klm.moments import is_magnetic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
+from ase_klm.validate import checked_array, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
 

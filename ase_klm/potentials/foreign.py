@@ -10,8 +10,9 @@ from ase.calculators.mixing import SumCalculator
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import checked_array, set_moments
+from ase_klm.moments import set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, Sum, stacked
+from ase_klm.validate import checked_array
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, sp
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
-from ase_klm.moments import LARGEST, checked_array, checked_number
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
+from ase_klm.validate import LARGEST, checked_array, checked_number
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
 DTYPES = {"float64": torch.complex128, "float32": torch.complex64}

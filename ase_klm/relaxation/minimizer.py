@@ -5,7 +5,6 @@ does not rise, nor its slope along the step becomes steeper uphill than it was d
 shortened by the secant; where the memory of L-BFGS misleads, a damped-torque step, along m × (m × F), begins anew.
 """
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import localtime, strftime
@@ -22,10 +21,11 @@ from ase_klm.data.frames import FrameWriter
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import directions, get_moments
 from ase_klm.relaxation.lbfgs import RotationLBFGS, largest
-from ase_klm.runs.inputs import checked_replicas, pinned_sites
+from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState
 from ase_klm.runs.vectors import rotate
+from ase_klm.validate import checked_number
 
 DAMPED_TORQUE_ROTATION = 0.05
 """Largest rotation of a spin in the first damped-torque step, rad; it doubles from one to the next."""
@@ -77,12 +77,12 @@ class SpinMinimizer:
         nudge: float | None = None,
         seed: int | None = None,
     ) -> None:
-        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1 or not 0 < max_rotation <= np.pi:
-            raise KLMError(
-                f"memory = {memory!r} or max_rotation = {max_rotation!r} cannot be used",
-                "memory is a positive number of steps, max_rotation an angle between 0 and π",
-                "leave the defaults, 20 and 0.5",
-            )
+        if isinstance(memory, bool) or not isinstance(memory, int) or memory < 1:
+            raise KLMError(f"memory = {memory!r} cannot be used", "it is a positive number of steps", "leave it at 20")
+        checked_number(max_rotation, "max_rotation", "rad", above=0)
+        if nudge is not None:
+            checked_number(nudge, "nudge", above=0)
+        checked_logfile(logfile)
         checked_replicas([atoms])
         fixed = pinned_sites(pinned, len(atoms))
         self.atoms = atoms
@@ -96,11 +96,7 @@ class SpinMinimizer:
         self.nsteps = self.force_calls = 0
         self._observers = Observers()
         self._writer = None if trajectory is None else FrameWriter(trajectory)
-        self._log: TextIO | None = None
-        if logfile is not None:
-            self._log = sys.stdout if logfile == "-" else logfile  # type: ignore[assignment]
-            if isinstance(logfile, str | Path) and logfile != "-":
-                self._log = Path(logfile).open("a")  # noqa: SIM115, open as long as the minimizer
+        self._log = None if logfile is None else open_log(logfile, "w")[0]
 
     def run(self, fmax: float = 1e-6, steps: int = 100_000) -> bool:
         """Relax until no torque abs(m × F) exceeds `fmax` (eV); returns whether that was reached in `steps` steps."""
@@ -111,8 +107,7 @@ class SpinMinimizer:
 
     def irun(self, fmax: float = 1e-6, steps: int = 100_000) -> Iterator[bool]:
         """As `run`, but a generator: yields whether it has converged, at the start and after each step."""
-        if not (isinstance(fmax, float | int) and fmax > 0):
-            raise KLMError(f"fmax = {fmax!r} cannot be reached", "it is a torque above zero, in eV", "e.g. fmax=1e-6")
+        checked_number(fmax, "fmax", "eV", above=0)
         self._begin(fmax)
         last = self.nsteps + steps
         while True:

@@ -1,8 +1,9 @@
 """What users give to any tool that moves spins, checked before anything is computed."""
 
 import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from ase import Atoms
@@ -33,21 +34,6 @@ def checked_replicas(atoms: Any) -> list[Atoms]:
     return replicas
 
 
-def checked_number(value: Any, name: str, unit: str, zero: bool = False) -> float:
-    """A finite number above zero, or, with `zero`, at zero."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not np.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise KLMError(
-            f"{name} = {value!r} cannot be used",
-            f"it must be a finite number {'not below' if zero else 'above'} zero{f', in {unit}' if unit else ''}",
-            f"for instance {name}=0.1" if name == "damping" else f"check {name} and its unit",
-        )
-    return number
-
-
 def pinned_sites(pinned: ArrayLike | None, n_atoms: int) -> NDArray[np.bool_]:
     """Mask of pinned sites, shape (N,), from a mask or a list of indices."""
     given = np.zeros(n_atoms, dtype=bool) if pinned is None else np.asarray(pinned)
@@ -74,3 +60,28 @@ def check_folder(path: str | Path) -> None:
             "its folder does not exist or is write-protected",
             "create it, or choose another",
         )
+
+
+def checked_logfile(logfile: Any) -> None:
+    """Refuse what no log can be written to."""
+    if logfile is None or hasattr(logfile, "write") or logfile == "-":
+        return
+    if not isinstance(logfile, str | Path) or not str(logfile) or Path(logfile).is_dir():
+        raise KLMError(
+            f"logfile = {logfile!r} cannot be written",
+            "it is neither a file name, nor '-' for the terminal, nor an open text file",
+            'give logfile="run.log" or logfile="-"',
+        )
+    check_folder(logfile)
+
+
+def open_log(logfile: str | Path | TextIO, mode: str) -> tuple[TextIO, bool]:
+    """The text file to write to, and whether it was opened here."""
+    if not isinstance(logfile, str | Path):
+        return logfile, False
+    if logfile == "-":
+        return sys.stdout, False
+    try:
+        return Path(logfile).open(mode), True  # type: ignore[return-value]
+    except OSError as error:
+        raise KLMError(f"{logfile} cannot be written", str(error), "choose another logfile") from None

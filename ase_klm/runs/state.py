@@ -8,10 +8,11 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_klm.moments import Array, get_moments, set_moments
+from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation
 from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.vectors import norm
+from ase_klm.validate import Array
 
 
 class SpinState:
