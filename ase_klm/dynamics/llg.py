@@ -27,7 +27,7 @@ from ase_klm.dynamics.parameters import AppliedField, thermal_energies
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.thermostat import Thermostat
 from ase_klm.errors import KLMError, warn
-from ase_klm.runs.inputs import check_folder, checked_replicas, pinned_sites
+from ase_klm.runs.inputs import check_folder, checked_replicas, checked_steps, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState, all_finite
 from ase_klm.runs.vectors import directions, norm, transverse
@@ -131,7 +131,7 @@ class LLGDynamics:
         self._restart_interval = _checked_interval(restart_interval, "restart_interval")
         self._progress = progress
         if restart is not None:
-            check_folder(restart)
+            check_folder(restart, "restart")
 
         self._single = isinstance(atoms, Atoms)
         self._state = SpinState(self.replicas, self._single)
@@ -238,11 +238,10 @@ class LLGDynamics:
     # The run ----------------------------------------------------------------------------------------------------
 
     def _advance(self, steps: int, show: bool) -> Iterator[int]:
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-            raise KLMError(f"steps = {steps!r} is no number of steps", "it must be an integer >= 0", "run(100)")
-        passed_over = min(int(steps), self._behind)
+        steps = checked_steps(steps)
+        passed_over = min(steps, self._behind)
         self._behind -= passed_over
-        remaining = int(steps) - passed_over
+        remaining = steps - passed_over
         if passed_over:
             self._state.show()
         else:

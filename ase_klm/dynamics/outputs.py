@@ -42,7 +42,7 @@ class Outputs:
         self.state, self.mobile, self.model_units = state, mobile, model_units
         self._logfile = logfile
         checked_logfile(logfile)
-        self._paths = [] if trajectory is None else _trajectory_paths(Path(trajectory), state)
+        self._paths = [] if trajectory is None else _trajectory_paths(trajectory, state)
         self._log: Log | None = None
         self._writers: list[FrameWriter] = []
 
@@ -103,8 +103,9 @@ class Outputs:
             )
 
 
-def _trajectory_paths(path: Path, state: SpinState) -> list[Path]:
-    check_folder(path)
+def _trajectory_paths(trajectory: str | Path, state: SpinState) -> list[Path]:
+    check_folder(trajectory, "trajectory")
+    path = Path(trajectory)
     if path.suffix not in (".traj", ".extxyz", ".xyz"):
         raise KLMError(
             f"trajectory = {str(path)!r} has no known ending", "it chooses the format", "use .traj or .extxyz"

@@ -21,7 +21,7 @@ from ase_klm.data.frames import FrameWriter
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import directions, get_moments
 from ase_klm.relaxation.lbfgs import RotationLBFGS, largest
-from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log, pinned_sites
+from ase_klm.runs.inputs import checked_logfile, checked_replicas, checked_steps, open_log, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState
 from ase_klm.runs.vectors import rotate
@@ -108,8 +108,8 @@ class SpinMinimizer:
     def irun(self, fmax: float = 1e-6, steps: int = 100_000) -> Iterator[bool]:
         """As `run`, but a generator: yields whether it has converged, at the start and after each step."""
         checked_number(fmax, "fmax", "eV", above=0)
+        last = self.nsteps + checked_steps(steps)
         self._begin(fmax)
-        last = self.nsteps + steps
         while True:
             converged = self.torque < fmax
             self._report()

@@ -34,6 +34,13 @@ def checked_replicas(atoms: Any) -> list[Atoms]:
     return replicas
 
 
+def checked_steps(steps: Any) -> int:
+    """A number of steps, zero or more."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
+        raise KLMError(f"steps = {steps!r} is no number of steps", "it must be an integer >= 0", "for instance run(100)")
+    return int(steps)
+
+
 def pinned_sites(pinned: ArrayLike | None, n_atoms: int) -> NDArray[np.bool_]:
     """Mask of pinned sites, shape (N,), from a mask or a list of indices."""
     given = np.zeros(n_atoms, dtype=bool) if pinned is None else np.asarray(pinned)
@@ -52,8 +59,10 @@ def pinned_sites(pinned: ArrayLike | None, n_atoms: int) -> NDArray[np.bool_]:
     return mask
 
 
-def check_folder(path: str | Path) -> None:
-    """Refuse a path in a folder that cannot be written to, before a long run."""
+def check_folder(path: Any, name: str = "path") -> None:
+    """Refuse, before a long run, a file name that cannot be written to."""
+    if not isinstance(path, str | Path) or not str(path) or Path(path).is_dir():
+        raise KLMError(f"{name} = {path!r} is no file name", "a file is to be written there", f'e.g. {name}="run.dat"')
     if not os.access(Path(path).absolute().parent, os.W_OK):
         raise KLMError(
             f"{path} cannot be written",
@@ -64,15 +73,10 @@ def check_folder(path: str | Path) -> None:
 
 def checked_logfile(logfile: Any) -> None:
     """Refuse what no log can be written to."""
-    if logfile is None or hasattr(logfile, "write") or logfile == "-":
+    if logfile is None or (hasattr(logfile, "write") and hasattr(logfile, "flush")):
         return
-    if not isinstance(logfile, str | Path) or not str(logfile) or Path(logfile).is_dir():
-        raise KLMError(
-            f"logfile = {logfile!r} cannot be written",
-            "it is neither a file name, nor '-' for the terminal, nor an open text file",
-            'give logfile="run.log" or logfile="-"',
-        )
-    check_folder(logfile)
+    if not isinstance(logfile, str) or logfile != "-":
+        check_folder(logfile, "logfile")
 
 
 def open_log(logfile: str | Path | TextIO, mode: str) -> tuple[TextIO, bool]:
