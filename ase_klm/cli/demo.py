@@ -152,11 +152,19 @@ def pictures(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str]
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         for name in STARTS:
-            above = [1e3 * (relaxed[name, field].energy - relaxed["n_sk = 2", field].energy) for field in FIELDS]
-            if name != "ferromagnet":
-                left.plot(FIELDS, above, "o-", label=f"from {name}")
+            if name == "ferromagnet":
+                continue
+            states = [relaxed[name, field] for field in FIELDS]
+            above = [
+                1e3 * (state.energy - relaxed[lowest[field], field].energy)
+                for state, field in zip(states, FIELDS, strict=True)
+            ]
+            left.plot(FIELDS, above, "o-", label=f"from {name}")
+            for field, height, state in zip(FIELDS, above, states, strict=True):
+                left.annotate(f"{state.skyrmions:.0f}", (field, height), (4, 4), textcoords="offset points")
         left.set_xlabel("H (eV/μB)")
-        left.set_ylabel("Ω/site above the start from $n_{sk}$ = 2 (meV)")
+        left.set_ylabel("Ω/site above the lowest state (meV)")
+        left.set_title("relaxed states, with their number of skyrmions a cell")
         left.legend()
         bands = KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=120)
         plot.bands(bands, ax=right)

@@ -37,7 +37,9 @@ def checked_replicas(atoms: Any) -> list[Atoms]:
 def checked_steps(steps: Any) -> int:
     """A number of steps, zero or more."""
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
-        raise KLMError(f"steps = {steps!r} is no number of steps", "it must be an integer >= 0", "for instance run(100)")
+        raise KLMError(
+            f"steps = {steps!r} is no number of steps", "it must be an integer >= 0", "for instance run(100)"
+        )
     return int(steps)
 
 
