@@ -22,7 +22,7 @@ MOMENT = 2.0  # μB
 
 def bond_matrix(vector: np.ndarray) -> np.ndarray:
     """M of e_i·M·e_j = -J e_i·e_j + D·(e_i × e_j), with D perpendicular to the bond in the plane."""
-    x, y, z = D * np.cross((0, 0, 1), vector)
+    x, y, z = D * np.cross((0, 0, 1), vector)  # the bonds have length 1
     return -J * np.eye(3) + np.array([(0, z, -y), (-z, 0, x), (y, -x, 0)])
 
 
@@ -36,16 +36,9 @@ def main() -> None:
     centre = (L / 2 - 0.3, L / 2 - 0.2, 0)  # not on a site, where symmetry would hold it
     textures.skyrmion(atoms, radius=options.radius, centre=centre, length=MOMENT)
 
-    # index = ix·L + iy; the neighbour across the border is in the next cell
-    bonds = []
-    for ix in range(L):
-        for iy in range(L):
-            i = ix * L + iy
-            bonds.append((i, (ix + 1) % L * L + iy, ((ix + 1) // L, 0, 0), bond_matrix(np.array((1, 0, 0)))))
-            bonds.append((i, ix * L + (iy + 1) % L, (0, (iy + 1) // L, 0), bond_matrix(np.array((0, 1, 0)))))
     easy_axis = np.zeros((len(atoms), 3, 3))
     easy_axis[:, 2, 2] = -K
-    atoms.calc = ExchangeCalculator(bonds=bonds, onsite=easy_axis, field=(0, 0, FIELD))
+    atoms.calc = ExchangeCalculator(shells={1: bond_matrix}, onsite=easy_axis, field=(0, 0, FIELD))
 
     relaxation = SpinMinimizer(atoms)
     converged = relaxation.run(fmax=1e-7)
