@@ -11,14 +11,16 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.dft.kpoints import BandPath
 from ase.geometry import find_mic
+from ase.outputs import Properties, all_outputs
 from ase.spectrum.band_structure import BandStructure
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import is_magnetic
+from ase_klm.graphs import with_complete_cell
+from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
 from ase_klm.potentials.exchange import Bond, Exchange
-from ase_klm.potentials.kondo import Kondo
+from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.zeeman import Zeeman
 
 
@@ -29,8 +31,9 @@ class SpinCalculator(Calculator):
     (-∂E/∂m, eV/μB, shape (N, 3)), and `forces` (eV/Å) and `stress` (eV/Å³, Voigt) where the potential gives them;
     all from one evaluation, as float64 NumPy arrays.
 
-    The bonds of a potential belong to the structure that was seen first. They are kept while atoms move by less than
-    half a bond and the cell is strained by less than a fifth, and found anew for a structure beyond that.
+    The bonds of a potential belong to the structure that was seen first, so let that be the undistorted lattice. They
+    are kept while atoms move by less than half a bond and the cell is strained by less than a fifth, and found anew for
+    a structure beyond that, or after `forget_bonds`.
 
     Parameters
     ----------
@@ -51,26 +54,50 @@ class SpinCalculator(Calculator):
                 "build one, e.g. potentials.Zeeman(field); ASE calculators become one by potentials.Foreign(calc)",
             )
         self.device = str(checked_device(device))
+        self._bonded: Atoms | None = None
         self.potential = potential
 
     @property
     def potential(self) -> Potential:
-        """The potential; setting it discards results and bonds."""
+        """The potential; setting it discards results."""
         return self._potential
 
     @potential.setter
     def potential(self, potential: Potential) -> None:
         self._potential = potential
         self._bound: BoundPotential | None = None
-        self._bonded: Atoms | None = None
         self.reset()
+
+    def reference(self, atoms: Atoms) -> Atoms:
+        """The structure on which the bonds of these atoms are found, with the present moments.
+
+        It is the structure that was seen first, as long as no atom has moved by half a bond nor the cell been strained
+        by a fifth since.
+        """
+        if self._bonded is None or not _same_lattice(self._bonded, atoms):
+            self._bonded, self._bound = atoms.copy(), None
+        reference = self._bonded.copy()
+        set_moments(reference, get_moments(atoms))
+        return reference
 
     def bound(self, atoms: Atoms) -> BoundPotential:
         """The potential bound to the lattice of these atoms, kept from call to call."""
-        if self._bound is None or self._bonded is None or not _same_lattice(self._bonded, atoms):
-            self._bound = self.potential.bind(atoms, self.device)
-            self._bonded = atoms.copy()
+        reference = self.reference(atoms)
+        if self._bound is None or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms)):
+            self._bound = self.potential.bind(reference, self.device)
         return self._bound
+
+    def forget_bonds(self) -> None:
+        """Find the bonds anew on the structure that comes next, e.g. between the lattices of a scan."""
+        self._bonded = self._bound = None
+        self.reset()
+
+    def export_properties(self) -> Properties:
+        """Results in ASE's own list of properties; `magnetic_forces` is not among them."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_bound": None}  # bound again when needed; not all of its tensors can be copied
 
     def calculate(
         self,
@@ -129,10 +156,21 @@ class _ParametrisedCalculator(SpinCalculator):
             self._built_from = _copied(self.parameters)
         return changed
 
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        if not same(dict(self.parameters), self._built_from):  # changed behind our back, e.g. calc.parameters.field
-            self.potential = self._build(**self.parameters)
+    @property
+    def potential(self) -> Potential:
+        """The potential; built anew when `parameters` were changed behind our back."""
+        if not same(dict(self.parameters), self._built_from):
+            built = self._build(**self.parameters)
             self._built_from = _copied(self.parameters)
+            self.potential = built
+        return self._potential
+
+    @potential.setter
+    def potential(self, potential: Potential) -> None:
+        SpinCalculator.potential.fset(self, potential)  # type: ignore[attr-defined]
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        _ = self.potential  # discards results where parameters have changed
         return super().check_state(atoms, tol)
 
 
@@ -225,8 +263,9 @@ class KondoEDCalculator(_ParametrisedCalculator):
             raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
         if not isinstance(path, BandPath):
             path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
-        kondo = self.potential.terms[0].bind(structure, self.device)  # type: ignore[attr-defined]
-        energies = kondo.levels(path.kpts)
+        kondo: BoundKondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
+        state = BoundPotential(structure, self.device)
+        energies = kondo.levels(path.kpts, state.moments, state.positions, state.cell)
         return BandStructure(path, energies[None], reference=self.get_property("chemical_potential", structure))
 
 
@@ -287,20 +326,22 @@ def _same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
         len(bonded) != len(atoms)
         or not np.array_equal(bonded.numbers, atoms.numbers)
         or not np.array_equal(bonded.pbc, atoms.pbc)
-        or not np.array_equal(is_magnetic(bonded), is_magnetic(atoms))
     ):
         return False
     if np.array_equal(bonded.positions, atoms.positions) and np.array_equal(bonded.cell.array, atoms.cell.array):
         return True
     if bonded.cell.rank < 3 or atoms.cell.rank < 3:
-        strained = np.allclose(bonded.cell.array, atoms.cell.array)
+        strained = not np.allclose(bonded.cell.array, atoms.cell.array)
         moved = atoms.positions - bonded.positions
     else:
         deformation = np.linalg.solve(bonded.cell.array, atoms.cell.array)
-        strained = bool(np.abs(deformation - np.eye(3)).max() < 0.2)
+        strained = bool(np.abs(deformation - np.eye(3)).max() >= 0.2)
         moved = atoms.positions - bonded.positions @ deformation
+    if strained:
+        return False
+    _, distance = find_mic(moved, with_complete_cell(atoms).cell, atoms.pbc)  # atoms may have been wrapped
     shortest = np.linalg.norm(_nearest_vector(bonded))
-    return strained and bool(np.linalg.norm(moved, axis=1).max() < 0.5 * shortest)
+    return bool(distance.max() < 0.5 * shortest)
 
 
 def _nearest_vector(atoms: Atoms) -> np.ndarray:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.geometry import complete_cell, minkowski_reduce
 from matscipy.neighbours import neighbour_list
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ase_klm.errors import KLMError
+from ase_klm.errors import KLMError, warn
 from ase_klm.validate import checked_array, checked_number
 
 SHELL_TOLERANCE = 0.01
@@ -156,6 +157,7 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
         # a shell is complete when its longest possible member is inside the cutoff
         complete = int(np.sum(lengths * (1 + 2 * SHELL_TOLERANCE) < cutoff))
         if complete >= highest:
+            _warn_of_split_shells(lengths[: highest + 1])
             kept = np.isin(numbers, wanted)
             return Bonds(bonds.i[kept], bonds.j[kept], bonds.cells[kept], bonds.vectors[kept], numbers[kept])
         if not atoms.pbc.any() and cutoff > 2 * np.linalg.norm(np.ptp(atoms.positions, axis=0)) + 1:
@@ -178,6 +180,18 @@ def _first_cutoff(atoms: Atoms) -> float:
         nearest, _ = cKDTree(completed.positions).query(completed.positions, k=2)
         lengths.append(float(np.median(nearest[:, 1])))
     return 1.5 * max(min(lengths, default=1.0), 0.1)
+
+
+def _warn_of_split_shells(lengths: NDArray[np.float64]) -> None:
+    """Shells of a lattice lie apart; those of displaced atoms do not."""
+    close = np.flatnonzero(np.diff(lengths) < 3 * SHELL_TOLERANCE * lengths[:1].sum())
+    if len(close):
+        warn(
+            f"neighbour shells {close[0] + 1} and {close[0] + 2} lie at {lengths[close[0]]:.4f} and"
+            f" {lengths[close[0] + 1]:.4f} Å",
+            "so close together they look like one shell of a lattice whose atoms are displaced",
+            "let the calculator see the undistorted lattice first; it keeps those bonds while atoms move",
+        )
 
 
 def _number_shells(distances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -212,10 +226,11 @@ class SkinBonds:
     def update(self, positions: Tensor, cell: Tensor) -> bool:
         """Make `bonds` = (i, j, R) valid for positions (..., N, 3) and cells (..., 3, 3); whether they changed."""
         if self._positions is not None and self._cell is not None and self._positions.shape == positions.shape:
-            moved = (positions - self._positions).norm(dim=-1).max()
-            furthest = np.abs(self.bonds[2]).max(initial=0)
-            stretched = (cell - self._cell).norm(dim=-1).sum(-1).max() * furthest
-            if 2 * moved + stretched < self._skin:
+            # a pair beyond cutoff + skin comes nearer by strain and by what the atoms do besides following it
+            deformation = torch.linalg.solve(self._cell, cell)
+            strain = torch.linalg.matrix_norm(deformation - torch.eye(3).to(cell), ord=2).max()
+            moved = (positions - self._positions @ deformation).norm(dim=-1).max()
+            if 2 * moved + strain * (self._cutoff + self._skin) < self._skin:
                 return False
         self._positions, self._cell = positions.detach().clone(), cell.detach().clone()
         found = []

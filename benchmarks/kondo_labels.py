@@ -27,9 +27,13 @@ def main():
         gap.append(atoms.calc.results["gap"])
     worst = int(np.argmax(largest))
     print(f"energy a site: largest deviation {max(energy):.1e} eV")
-    print(f"field: rms deviation {np.sqrt(np.mean(np.square(rms))):.1e}, largest of a component {max(largest):.2e} eV/μB")
+    print(
+        f"field: rms deviation {np.sqrt(np.mean(np.square(rms))):.1e}, largest of a component {max(largest):.2e} eV/μB"
+    )
     print(f"configurations with a component beyond 2e-5: {np.flatnonzero(np.array(largest) > 2e-5).tolist()}")
-    print(f"the worst is number {worst}: rms {rms[worst]:.1e}, gap {gap[worst]:.1e} eV (median gap {np.median(gap):.1e} eV)")
+    print(
+        f"the worst is number {worst}: rms {rms[worst]:.1e}, gap {gap[worst]:.1e} eV (median {np.median(gap):.1e} eV)"
+    )
     set_moments(atoms, data["spins"][worst].reshape(-1, 3))
     kondo = atoms.calc.bound(atoms).terms[0]
     H = kondo.hamiltonian(kondo.tensor(data["spins"][worst].reshape(-1, 3)), kondo.positions, kondo.cell)[0].numpy()

@@ -1,12 +1,14 @@
 """Neighbour shells against the literature's coordination numbers; primitive lattices of supercells."""
 
+import warnings
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
 
 from ase_klm import graphs, lattices
-from ase_klm.errors import KLMError
+from ase_klm.errors import KLMError, KLMWarning
 
 ROOT3 = np.sqrt(3)
 # lattice, size, distances and coordination numbers of the first shells
@@ -161,3 +163,13 @@ def test_a_distorted_supercell_is_its_own_primitive_cell():
     atoms.rattle(0.05, seed=1)
     np.testing.assert_allclose(graphs.primitive_cell(atoms), atoms.cell.array, atol=1e-9)
     assert graphs.primitive_vectors(Atoms("Fe")).shape == (0, 3)
+
+
+def test_shells_split_by_displacements_are_reported():
+    atoms = lattices.square((4, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graphs.neighbour_shells(atoms, [1, 2, 3, 4, 5])
+    atoms.rattle(0.03, seed=1)
+    with pytest.warns(KLMWarning, match="displaced"):
+        graphs.neighbour_shells(atoms, [1])

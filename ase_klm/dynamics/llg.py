@@ -153,7 +153,7 @@ class LLGDynamics:
             "damping": self.damping,
             "gamma": self.gamma,
             "kT": self.kT.tolist(),
-            "seed": seed if self._thermostat.active else None,
+            "seed": int(seed) if self._thermostat.active and seed is not None else None,
             "field": self._applied.description,
             "pinned": np.flatnonzero(self.pinned).tolist(),
             "species": self.replicas[0].numbers.tolist(),
@@ -184,7 +184,7 @@ class LLGDynamics:
         for step in self._advance(steps, show=False):
             self._state.show()
             yield step
-            self._state.take_over()
+            self._state.synchronise()
 
     def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
         """Call a function during the run.
@@ -244,12 +244,10 @@ class LLGDynamics:
         remaining = steps - passed_over
         if passed_over:
             self._state.show()
-        else:
-            self._state.take_over()
         if remaining == 0 and passed_over:
             yield self.nsteps
             return
-        self._state.rebind_if_changed()
+        self._state.synchronise()
         if not self._started:
             self._start()
         yield self.nsteps
@@ -310,8 +308,7 @@ class LLGDynamics:
         for call in due:
             call()
         if due:
-            self._state.take_over()
-            self._state.rebind_if_changed()
+            self._state.synchronise()
         if self._restart is not None and step and step % self._restart_interval == 0:
             self._save()
 

@@ -1,5 +1,6 @@
 """The log of a run: one line a report and replica."""
 
+import math
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -54,7 +55,7 @@ class Log:
         """One line; a temperature of None stays blank."""
         words = [f"{step:9d}", f"{time:14.6f}", *([f"{replica:7d}"] if self.replicas else []), f"{energy:17.10f}"]
         words += [*(f"{component:10.6f}" for component in magnetisation), f"{torque:11.4e}"]
-        words += [" " * 12 if temperature is None else f"{temperature:12.6g}"]
+        words += [" " * 12 if temperature is None or not math.isfinite(temperature) else f"{temperature:12.6g}"]
         self._write(" ".join(words).rstrip())
 
     def close(self) -> None:

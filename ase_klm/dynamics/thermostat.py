@@ -5,6 +5,7 @@ reach the same temperature.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,13 +37,13 @@ class Thermostat:
                 "the noise is proportional to the damping: without damping no bath acts on the spins",
                 "give damping > 0, or leave the temperature out",
             )
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
             raise KLMError(
                 "thermal noise needs a seed" if seed is None else f"seed = {seed!r} cannot seed a generator",
                 "every run can be repeated, so noise comes from a generator with a given non-negative integer as seed",
                 "give seed=1",
             )
-        self.generator.manual_seed(seed)
+        self.generator.manual_seed(int(seed))
 
     def noise(self, length: Tensor) -> Tensor | None:
         """ζ in eV/μB, shape (..., N, 3), for moments of the given length (..., N, 1); None at T = 0."""

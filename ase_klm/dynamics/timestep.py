@@ -10,8 +10,8 @@ from torch import Tensor
 from ase_klm import units
 from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.potentials.base import BoundPotential
-from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas
+from ase_klm.runs.state import SpinState
 from ase_klm.runs.vectors import directions, dot, norm, transverse
 from ase_klm.validate import checked_number
 
@@ -52,7 +52,7 @@ def suggest_timestep(
     thermal = float(thermal_energies(temperature_K, kT, len(replicas)).max())
     gyromagnetic_ratio = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
     largest = checked_number(angle, "angle", "rad", above=0)
-    bound = potential_of(replicas[0]).bind(replicas[0], getattr(replicas[0].calc, "device", "cpu"))
+    bound = SpinState(replicas[:1], single=True).bound
     frequency = gyromagnetic_ratio * _largest_curvature(bound) / (1 + alpha**2) ** 0.5
     shortest = float(norm(bound.moments)[bound.magnetic].min())
     diffusion = 2 * alpha * gyromagnetic_ratio * thermal / shortest / (1 + alpha**2)

@@ -80,7 +80,7 @@ class Potential(ABC):
                 "a sum consists of potentials",
                 "wrap ASE calculators by potentials.Foreign(calc)",
             )
-        return Sum((*_terms(self), *_terms(other)))
+        return Sum((*terms_of(self), *terms_of(other)))
 
 
 class BoundPotential:
@@ -115,6 +115,10 @@ class BoundPotential:
         """Copy to the device; floating numbers as float64."""
         tensor = torch.tensor(np.asarray(values), device=self.device)
         return tensor.to(torch.float64) if tensor.is_floating_point() else tensor
+
+    def move_to(self, positions: Tensor, cell: Tensor) -> None:
+        """Take other positions (..., N, 3) and cells (..., 3, 3) as the present ones; bonds stay as they are."""
+        self.positions, self.cell = positions, cell
 
     def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         """Energy in eV, shape (...), differentiable in all three."""
@@ -207,6 +211,11 @@ class BoundSum(BoundPotential):
         super().__init__(atoms, device)
         self.terms = list(terms)
 
+    def move_to(self, positions: Tensor, cell: Tensor) -> None:
+        super().move_to(positions, cell)
+        for term in self.terms:
+            term.move_to(positions, cell)
+
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         first, *rest = (term._evaluate(moments, positions, cell, atomic) for term in self.terms)
         return sum(rest, start=first)
@@ -233,10 +242,10 @@ def stacked(potentials: Sequence[Potential]) -> Potential:
         When the potentials differ in anything else.
     """
     first = potentials[0]
-    if any(type(p) is not type(first) or len(_terms(p)) != len(_terms(first)) for p in potentials):
+    if any(type(p) is not type(first) or len(terms_of(p)) != len(terms_of(first)) for p in potentials):
         raise _unequal_replicas("the kinds of their potentials")
     if isinstance(first, Sum):
-        return Sum(tuple(stacked(terms) for terms in zip(*map(_terms, potentials), strict=True)))
+        return Sum(tuple(stacked(terms) for terms in zip(*map(terms_of, potentials), strict=True)))
     if not is_dataclass(first):
         if any(p is not first for p in potentials):
             raise _unequal_replicas(type(first).__name__)
@@ -248,7 +257,7 @@ def stacked(potentials: Sequence[Potential]) -> Potential:
             continue
         if entry.name not in first.per_replica:
             raise _unequal_replicas(f"{type(first).__name__}.{entry.name}")
-        changed[entry.name] = np.stack([np.atleast_2d(value) for value in values])
+        changed[entry.name] = np.stack(np.broadcast_arrays(*map(np.atleast_2d, values)))
     return replace(first, **changed) if changed else first
 
 
@@ -318,7 +327,8 @@ def checked_device(device: str) -> torch.device:
     return found
 
 
-def _terms(potential: Potential) -> tuple[Potential, ...]:
+def terms_of(potential: Potential) -> tuple[Potential, ...]:
+    """The terms of a sum, or the potential itself."""
     return potential.terms if isinstance(potential, Sum) else (potential,)
 
 

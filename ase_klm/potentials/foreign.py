@@ -46,6 +46,7 @@ class BoundForeign(BoundPotential):
         super().__init__(atoms, device)
         self.calculator = calculator
         self.template = (atoms if isinstance(atoms, Atoms) else atoms[0]).copy()
+        self._own_cell = self.template.cell.array.copy()  # the bound one is completed where it has zero vectors
 
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         replicas = moments.shape[:-2]
@@ -58,8 +59,7 @@ class BoundForeign(BoundPotential):
         for m, x, vectors in zip(*flat, strict=True):
             set_moments(self.template, m)
             self.template.positions[:] = x
-            if cell is not self.cell:
-                self.template.cell[:] = vectors
+            self.template.cell[:] = self._own_cell if cell is self.cell else vectors
             for name in properties:
                 results[name].append(np.asarray(self.calculator.get_property(name, self.template)))
         found = {
@@ -102,6 +102,15 @@ def potential_of(atoms: Structures) -> Potential:
             "attach one first, for instance atoms.calc = KondoEDCalculator(...)",
         )
     return as_potential(atoms.calc)
+
+
+def reference_of(atoms: Atoms) -> Atoms:
+    """The structure on which the calculator of these atoms finds its bonds, with the present moments."""
+    calculators = atoms.calc.mixer.calcs if isinstance(atoms.calc, SumCalculator) else [atoms.calc]
+    for calculator in calculators:
+        if hasattr(calculator, "reference"):
+            return calculator.reference(atoms)
+    return atoms
 
 
 def as_potential(calculator: BaseCalculator) -> Potential:

@@ -183,7 +183,7 @@ class BoundKondo(BoundPotential):
                 f"for a tensor of shape {tuple(r.shape)} it returned {getattr(t, 'shape', type(t).__name__)}",
                 "write it in torch, element by element, e.g. lambda r: torch.exp(-r)",
             )
-        t = torch.where(r < self.kondo.cutoff, t, 0.0)
+        t = torch.where(r < self.kondo.cutoff * (1 + 1e-9), t, 0.0)  # type: ignore[operator]
         if not bool((t.detach().abs() <= LARGEST).all()):  # NaN is not, either
             raise KLMError(
                 "the hopping function returns NaN, infinity, or huge numbers",
@@ -192,11 +192,15 @@ class BoundKondo(BoundPotential):
             )
         return t
 
+    def _find_bonds(self, positions: Tensor, cell: Tensor) -> None:
+        """Of a hopping by distance, where the atoms have moved beyond the skin of the last list."""
+        if callable(self.kondo.hopping) and self._neighbours.update(positions, cell):
+            self._join(*self._neighbours.bonds)
+
     def hamiltonian(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         """H(k) of all replicas, shape (..., N_k, 2N, 2N)."""
         if callable(self.kondo.hopping):
-            if self._neighbours.update(positions, cell):
-                self._join(*self._neighbours.bonds)
+            self._find_bonds(positions, cell)
             self._hopping_matrix = self.lattice.hopping_matrix(self.amplitudes(positions, cell))
         coupled = torch.where(self.magnetic[:, None], moments, 0.0)
         return self.lattice.hamiltonian(self._hopping_matrix, coupled, self.kondo.J)
@@ -235,14 +239,13 @@ class BoundKondo(BoundPotential):
                 order.append(self.lattice.bond_order(states, f, index % len(self.kpoints)))
         return torch.stack(sigma).double(), torch.stack(order).double() if with_bonds else torch.empty(0)
 
-    def levels(self, kpoints: np.ndarray, moments: Tensor | None = None) -> np.ndarray:
-        """Energies (eV) at given fractional k-points of the structure bound to, shape (N_k, 2N)."""
+    def levels(self, kpoints: np.ndarray, moments: Tensor, positions: Tensor, cell: Tensor) -> np.ndarray:
+        """Energies (eV) at fractional k-points, shape (N_k, 2N)."""
+        self._find_bonds(positions, cell)
         lattice = self._lattice_at(self.tensor(kpoints))
-        coupled = torch.where(self.magnetic[:, None], self.moments if moments is None else moments, 0.0)
-        H = lattice.hamiltonian(
-            lattice.hopping_matrix(self.amplitudes(self.positions, self.cell)), coupled, self.kondo.J
-        )
-        return torch.linalg.eigvalsh(H).double().cpu().numpy()
+        coupled = torch.where(self.magnetic[:, None], moments, 0.0)
+        hopping = lattice.hopping_matrix(self.amplitudes(positions, cell))
+        return torch.linalg.eigvalsh(lattice.hamiltonian(hopping, coupled, self.kondo.J)).double().cpu().numpy()
 
 
 def _is_number(value: Any) -> bool:

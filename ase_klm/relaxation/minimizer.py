@@ -88,7 +88,7 @@ class SpinMinimizer:
         self.atoms = atoms
         self._nudge, self._seed = nudge, seed
         self._state = SpinState([atoms], single=True)
-        self._mobile = self._state.bound.magnetic[:, None] & ~self._state.bound.tensor(fixed)[:, None]
+        self._mobile = ~self._state.bound.tensor(fixed)[:, None]
         self._memory = RotationLBFGS(memory)
         self._max_rotation = max_rotation
         self._damped_torque_rotation = DAMPED_TORQUE_ROTATION
@@ -96,7 +96,10 @@ class SpinMinimizer:
         self.nsteps = self.force_calls = 0
         self._observers = Observers()
         self._writer = None if trajectory is None else FrameWriter(trajectory)
-        self._log = None if logfile is None else open_log(logfile, "w")[0]
+        self._log: TextIO | None = None
+        self._owns_log = False
+        if logfile is not None:
+            self._log, self._owns_log = open_log(logfile, "w")
 
     def run(self, fmax: float = 1e-6, steps: int = 100_000) -> bool:
         """Relax until no torque abs(m × F) exceeds `fmax` (eV); returns whether that was reached in `steps` steps."""
@@ -111,10 +114,10 @@ class SpinMinimizer:
         last = self.nsteps + checked_steps(steps)
         self._begin(fmax)
         while True:
-            converged = self.torque < fmax
             self._report()
-            yield converged
-            if converged or self.nsteps >= last or not self._step():
+            yield self.torque < fmax
+            self._synchronise()
+            if self.torque < fmax or self.nsteps >= last or not self._step():
                 return
 
     @property
@@ -134,11 +137,23 @@ class SpinMinimizer:
     def get_number_of_steps(self) -> int:
         return self.nsteps
 
+    def close(self) -> None:
+        """Close log and trajectory."""
+        if self._log is not None and self._owns_log:
+            self._log.close()
+        if self._writer is not None:
+            self._writer.close()
+        self._log, self._writer = None, None
+
+    def __enter__(self) -> "SpinMinimizer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _begin(self, fmax: float) -> None:
         """Take moments changed since the last run, and look for a start that symmetry keeps from moving."""
-        self._state.rebind_if_changed()
-        if self._state.take_over():
-            self._forget()
+        self._synchronise()
         if self.torque >= fmax or not _collinear(get_moments(self.atoms)):
             return
         if self._nudge is None:
@@ -149,8 +164,12 @@ class SpinMinimizer:
             )
             return
         textures.add_noise(self.atoms, self._nudge, seed=self._seed)
-        self._state.take_over()
-        self._forget()
+        self._synchronise()
+
+    def _synchronise(self) -> None:
+        """Begin anew where the atoms or their calculator were changed."""
+        if self._state.synchronise():
+            self._forget()
 
     def _forget(self) -> None:
         self._gradient = None
@@ -226,6 +245,7 @@ class SpinMinimizer:
             self._writer.write(self.atoms, energy=self.energy, magnetic_forces=forces, step=self.nsteps)
         for call in self._observers.due(self.nsteps):
             call()
+        self._synchronise()
 
 
 def _collinear(moments: np.ndarray) -> bool:

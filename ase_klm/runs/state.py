@@ -9,8 +9,8 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.moments import get_moments, set_moments
-from ase_klm.potentials.base import BoundPotential, Evaluation
-from ase_klm.potentials.foreign import potential_of
+from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
+from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
 from ase_klm.runs.vectors import norm
 from ase_klm.validate import Array
 
@@ -65,45 +65,62 @@ class SpinState:
         for number, replica in enumerate(self.replicas):
             set_moments(replica, self._shown[number])
             known = self._evaluation
-            same_potential = _potential(replica) is self._potentials[number]
-            if known is not None and same_potential and hasattr(replica.calc, "remember"):
+            unchanged = _identical(_hamiltonian(replica), self._hamiltonians[number])
+            if known is not None and unchanged and hasattr(replica.calc, "remember"):
                 replica.calc.remember(replica, known if self.single else _of_replica(known, number))
 
-    def take_over(self) -> bool:
-        """Take over moments that were changed on the atoms; whether there were any."""
+    def synchronise(self) -> bool:
+        """Take over what was changed on the atoms since they were shown: moments, positions, cell, the calculator or
+        its parameters. Returns whether there was anything.
+        """
         found = [get_moments(replica) for replica in self.replicas]
-        if all(np.array_equal(a, b) for a, b in zip(found, self._shown, strict=True)):
-            return False
-        self._shown = found
-        self.set(self.bound.tensor(found[0] if self.single else np.stack(found)))
-        return True
-
-    def rebind_if_changed(self) -> None:
-        """Bind anew when calculators, positions or cells have changed."""
-        places = all(
-            np.array_equal(replica.positions, positions) and np.array_equal(replica.cell.array, cell)
-            for replica, (positions, cell) in zip(self.replicas, self._places, strict=True)
-        )
-        potentials = zip(map(_potential, self.replicas), self._potentials, strict=True)
-        if not places or any(a is not b for a, b in potentials):
-            self.show()
+        turned = not all(np.array_equal(a, b) for a, b in zip(found, self._shown, strict=True))
+        if self._is_stale(found):
             moments, length = self.moments, self.length
+            if not turned:
+                self.show()
             self._bind()
-            self.set(moments, length)
+            if not turned:
+                self.set(moments, length)  # to the last bit
+            return True
+        if turned:
+            self._shown = found
+            self.set(self.bound.tensor(found[0] if self.single else np.stack(found)))
+        return turned
+
+    def _is_stale(self, moments: list[Array]) -> bool:
+        """Whether the potential must be bound anew."""
+        magnetic = self.bound.magnetic.cpu().numpy()
+        return (
+            any(
+                not np.array_equal(replica.positions, positions) or not np.array_equal(replica.cell.array, cell)
+                for replica, (positions, cell) in zip(self.replicas, self._places, strict=True)
+            )
+            or any(not np.array_equal(m.any(axis=1), magnetic) for m in moments)
+            or not all(map(_identical, map(_hamiltonian, self.replicas), self._hamiltonians))
+        )
 
     def _bind(self) -> None:
-        self._potentials = [_potential(replica) for replica in self.replicas]
+        self._hamiltonians = [_hamiltonian(replica) for replica in self.replicas]
         self._places = [(replica.positions.copy(), replica.cell.array.copy()) for replica in self.replicas]
-        structures = self.replicas[0] if self.single else list(self.replicas)
-        device = getattr(self.replicas[0].calc, "device", "cpu")
-        self.bound: BoundPotential = potential_of(structures).bind(structures, str(device))
-        self.set(self.bound.moments)
+        replicas = list(self.replicas)
+        references = [reference_of(replica) for replica in replicas]
+        device = str(getattr(replicas[0].calc, "device", "cpu"))
+        potential = potential_of(replicas[0] if self.single else replicas)
+        self.bound: BoundPotential = potential.bind(references[0] if self.single else references, device)
+        present = BoundPotential(replicas[0] if self.single else replicas, device)
+        self.bound.move_to(present.positions, present.cell)
+        self.set(present.moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
 
-def _potential(atoms: Atoms) -> Any:
-    """What stands for the Hamiltonian: replaced, not changed, when a parameter of a calculator changes."""
-    return getattr(atoms.calc, "potential", atoms.calc)
+def _hamiltonian(atoms: Atoms) -> list[Any]:
+    """What the energy consists of; replaced, not changed, when a parameter of a calculator changes."""
+    return [term.calculator if isinstance(term, Foreign) else term for term in terms_of(potential_of(atoms))]
+
+
+def _identical(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
 
 def _of_replica(evaluation: Evaluation, number: int) -> Evaluation:
