@@ -157,7 +157,7 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
         # a shell is complete when its longest possible member is inside the cutoff
         complete = int(np.sum(lengths * (1 + 2 * SHELL_TOLERANCE) < cutoff))
         if complete >= highest:
-            _warn_of_split_shells(lengths[: highest + 1])
+            _warn_of_split_shells(lengths[: highest + 5])
             kept = np.isin(numbers, wanted)
             return Bonds(bonds.i[kept], bonds.j[kept], bonds.cells[kept], bonds.vectors[kept], numbers[kept])
         if not atoms.pbc.any() and cutoff > 2 * np.linalg.norm(np.ptp(atoms.positions, axis=0)) + 1:
