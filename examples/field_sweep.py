@@ -9,7 +9,8 @@ one state turns into another by itself. A state whose charge has changed is draw
 Two skyrmions a cell at low fields give way to one at H = 0.005 and to none above 0.0064. The mesh matters as much as
 these differences: at H = 0.006 the crystal without skyrmions lies above that with one by 0.01 meV a site with 8 × 8
 points, below it by 0.02 with 12 × 12, and above it by 0.02 with 16 × 16 (kT = 0.005), while all of them move by 0.1
-meV. So compare several meshes before naming a phase boundary.
+meV. The order of the states is stable from about 20 × 20 points on (see `ase-klm demo`): compare meshes before naming a
+phase boundary.
 
 Prints a table and the crossings, and writes field_sweep.png. Takes 75 s on one core; --mesh 12 takes 160 s.
 """
