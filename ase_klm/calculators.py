@@ -82,9 +82,13 @@ class SpinCalculator(Calculator):
 
     def bound(self, atoms: Atoms) -> BoundPotential:
         """The potential bound to the lattice of these atoms, kept from call to call."""
-        reference = self.reference(atoms)
-        if self._bound is None or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms)):
-            self._bound = self.potential.bind(reference, self.device)
+        if (
+            self._bound is None
+            or self._bonded is None
+            or not _same_lattice(self._bonded, atoms)
+            or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms))
+        ):
+            self._bound = self.potential.bind(self.reference(atoms), self.device)
         return self._bound
 
     def forget_bonds(self) -> None:

@@ -45,6 +45,7 @@ def test_a_second_relaxation_sees_another_field():
     assert get_moments(atoms)[:, 0] == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:all moments are collinear:ase_klm.KLMWarning")
 def test_a_second_relaxation_keeps_new_moments_with_another_field():
     atoms = ferromagnet()
     minimizer = SpinMinimizer(atoms)

@@ -20,7 +20,7 @@ from ase_klm import KLMError, KLMWarning, data, get_moments, lattices, set_momen
 from ase_klm.calculators import ExchangeCalculator, SpinCalculator
 from ase_klm.dynamics import LLGDynamics, suggest_timestep
 from ase_klm.potentials import BoundPotential, Exchange, Potential, UniaxialAnisotropy, Zeeman
-from ase_klm.runs.vectors import turned
+from ase_klm.vectors import turned
 
 GAMMA = 0.1760859644 / TESLA / (1000 * units.FS)  # rad/(ps T)
 INTEGRATORS = ("sib", "heun")

@@ -26,7 +26,7 @@ from ase_klm import (
 )
 from ase_klm.potentials import Exchange
 from ase_klm.relaxation.lbfgs import RotationLBFGS
-from ase_klm.runs.vectors import rotate
+from ase_klm.vectors import rotate
 
 
 def test_rotation_is_rodrigues_formula(rng):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ase_klm.runs.vectors import cross
+from ase_klm.vectors import cross
 
 FieldAt = Callable[[Tensor, float], Tensor]
 """(moments, fraction of the step that has passed) → B without noise, eV/μB, shape (..., N, 3)."""

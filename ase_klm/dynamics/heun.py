@@ -5,7 +5,7 @@ doi:10.1103/PhysRevB.58.14937; Evans et al., J. Phys.: Condens. Matter 26, 10320
 from torch import Tensor
 
 from ase_klm.dynamics.equation import Equation, FieldAt
-from ase_klm.runs.vectors import cross, directions
+from ase_klm.vectors import cross, directions
 
 
 class Heun:

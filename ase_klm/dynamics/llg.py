@@ -30,8 +30,8 @@ from ase_klm.errors import KLMError, warn
 from ase_klm.runs.inputs import check_folder, checked_replicas, checked_steps, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState, all_finite
-from ase_klm.runs.vectors import directions, norm, transverse
 from ase_klm.validate import checked_number
+from ase_klm.vectors import directions, norm, transverse
 
 INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
 """Integrators by name."""

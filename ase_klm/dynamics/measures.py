@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ase_klm.potentials.base import BoundPotential
-from ase_klm.runs.vectors import cross, directions, dot, norm
+from ase_klm.vectors import cross, directions, dot, norm
 
 
 def largest_torque(m: Tensor, field: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ase_klm.dynamics.measures import largest_torque, spin_temperature
 from ase_klm.errors import KLMError
 from ase_klm.runs.inputs import check_folder, checked_logfile
 from ase_klm.runs.state import SpinState
-from ase_klm.runs.vectors import dot
+from ase_klm.vectors import dot
 
 
 class Outputs:

@@ -5,7 +5,7 @@
 from torch import Tensor
 
 from ase_klm.dynamics.equation import Equation, FieldAt
-from ase_klm.runs.vectors import directions, dot, transverse, turned
+from ase_klm.vectors import directions, dot, transverse, turned
 
 LARGEST_TURN = 2.0
 """Bound on the turn about its own direction that a spin is given in one step, rad."""

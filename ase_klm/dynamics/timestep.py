@@ -12,8 +12,8 @@ from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.potentials.base import BoundPotential
 from ase_klm.runs.inputs import checked_replicas
 from ase_klm.runs.state import SpinState
-from ase_klm.runs.vectors import directions, dot, norm, transverse
 from ase_klm.validate import checked_number
+from ase_klm.vectors import directions, dot, norm, transverse
 
 POWER_ITERATIONS = 10
 

@@ -116,8 +116,7 @@ class Kondo(Potential):
     def __post_init__(self) -> None:
         object.__setattr__(self, "hopping", _checked_hopping(self.hopping, self.cutoff))
         object.__setattr__(self, "kpts", _checked_mesh(self.kpts))
-        if not _is_number(self.J):
-            raise KLMError(f"J = {self.J!r} is not a number", "it is an energy in eV", "for instance J=1.0")
+        checked_number(self.J, "J", "eV")
         Occupation(self.filling, self.mu, self.temperature)
         for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
             value = getattr(self, name)
@@ -248,23 +247,16 @@ class BoundKondo(BoundPotential):
         return torch.linalg.eigvalsh(lattice.hamiltonian(hopping, coupled, self.kondo.J)).double().cpu().numpy()
 
 
-def _is_number(value: Any) -> bool:
-    good = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.complexfloating)
-    return good and bool(abs(value) <= LARGEST)
-
-
 def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
-    remedy = "give {shell: t}, e.g. hopping={1: 1.0, 3: -0.85}, or a function of distance with cutoff="
     if callable(hopping):
-        if cutoff is None or not _is_number(cutoff) or cutoff <= 0:
-            raise KLMError(
-                f"cutoff = {cutoff!r} does not go with a hopping function",
-                "a function of distance needs a range",
-                "give cutoff in Å, e.g. cutoff=3.5",
-            )
+        checked_number(cutoff, "cutoff of the hopping function", "Å", above=0)
         return hopping
     if not isinstance(hopping, Mapping) or not hopping:
-        raise KLMError(f"hopping = {hopping!r} is neither shells nor a function", "nothing to hop by", remedy)
+        raise KLMError(
+            f"hopping = {hopping!r} is neither shells nor a function",
+            "nothing to hop by",
+            "give {shell: t}, e.g. hopping={1: 1.0, 3: -0.85}, or a function of distance with cutoff=",
+        )
     if cutoff is not None:
         raise KLMError(
             "cutoff is given with hopping by shells",
@@ -272,8 +264,7 @@ def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
             "drop cutoff, or give hopping as a function of distance",
         )
     for shell, value in hopping.items():
-        if not _is_number(value):
-            raise KLMError(f"the hopping of shell {shell!r} is {value!r}", "it must be a finite energy in eV", remedy)
+        checked_number(value, f"hopping of shell {shell!r}", "eV")
     return dict(hopping)
 
 

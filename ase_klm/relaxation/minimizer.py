@@ -24,8 +24,8 @@ from ase_klm.relaxation.lbfgs import RotationLBFGS, largest
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, checked_steps, open_log, pinned_sites
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState
-from ase_klm.runs.vectors import rotate
 from ase_klm.validate import checked_number
+from ase_klm.vectors import rotate
 
 DAMPED_TORQUE_ROTATION = 0.05
 """Largest rotation of a spin in the first damped-torque step, rad; it doubles from one to the next."""
@@ -243,9 +243,11 @@ class SpinMinimizer:
         if self._writer is not None:
             forces = self._state.array(self._state.evaluation().magnetic_forces, 0)
             self._writer.write(self.atoms, energy=self.energy, magnetic_forces=forces, step=self.nsteps)
-        for call in self._observers.due(self.nsteps):
+        due = self._observers.due(self.nsteps)
+        for call in due:
             call()
-        self._synchronise()
+        if due:
+            self._synchronise()
 
 
 def _collinear(moments: np.ndarray) -> bool:

@@ -1,1 +1,1 @@
-"""What all tools that move spins share: the state on the device, observers, checked input, vector algebra."""
+"""What all tools that move spins share: the state on the device, observers, checked input."""

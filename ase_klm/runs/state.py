@@ -11,8 +11,8 @@ from torch import Tensor
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
-from ase_klm.runs.vectors import norm
 from ase_klm.validate import Array
+from ase_klm.vectors import norm
 
 
 class SpinState:
