@@ -184,4 +184,6 @@ def _trajectory(folder: Path, name: str, field: float) -> Path:
 
 def _rectangular(atoms: Atoms) -> Atoms:
     """The magnetic cell doubled to 12 a1 along x, 4√3 a along y."""
-    return make_supercell(atoms, [[2, -1, 0], [0, 1, 0], [0, 0, 1]])
+    rectangular = make_supercell(atoms, [[2, -1, 0], [0, 1, 0], [0, 0, 1]])
+    rectangular.info |= {"step": atoms.info["step"]} if "step" in atoms.info else {}  # titles of the film
+    return rectangular
