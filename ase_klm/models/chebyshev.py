@@ -1,0 +1,311 @@
+"""Network of local Chebyshev moments of the Kondo lattice.
+
+The electrons' matrix elements μ_n(i) = <i|T_n(H/a)|i> = s_n + w_n·σ, n up to 2 R, are exact functions of the spins within
+R hops, cheap to propagate and linear in J and the hopping (:mod:`ase_klm.electrons.chebyshev`). The network turns them
+into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars and vectors
+pass between neighbouring sites, equivariantly. All scalars are even and all vectors odd under reversal of the spins, and
+neighbours of a shell are added up: rotations of the spins, time reversal and the point group of the lattice are exact.
+
+Scalars h_i (channels) and vectors V_i (vector channels) of a layer:
+
+    M_i = Σ_shells Σ_j W V_j,   h_i += MLP(h_i, Σ_j U h_j, V·M, M·M, V·V),   V_i += g(h_i) A V_i + g'(h_i) A' M_i
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from ase import Atoms
+from torch import Tensor, nn
+
+from ase_klm.electrons.chebyshev import Cluster, LocalMoments
+from ase_klm.errors import KLMError
+from ase_klm.models.base import LatticeNetwork
+from ase_klm.nn.gather import neighbour_sum
+from ase_klm.nn.lattice import LatticeStars
+from ase_klm.nn.neighbourhoods import Neighbourhoods, shell_tables
+
+SMALLEST_SPREAD = 0.1
+"""Invariants that hardly vary over the training set are not scaled up beyond this."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """First-order expansion of the moments of one configuration, which does not depend on the weights.
+
+    Attributes
+    ----------
+    features : tuple of Tensor
+        Of each sublattice, shape (n, K).
+    jacobians : tuple of Tensor
+        By the spins of each cluster, shape (n, K, 3 M).
+    """
+
+    features: tuple[Tensor, ...]
+    jacobians: tuple[Tensor, ...]
+
+
+@dataclass
+class Placed:
+    """Tables of a structure, made for each number of replicas when first needed."""
+
+    places: Neighbourhoods
+    conditions: Tensor
+    tables: dict[int, tuple[list[LocalMoments], list[Tensor]]] = field(default_factory=dict)
+
+
+class ChebyshevNetwork(LatticeNetwork):
+    """Local energies from the Chebyshev moments of a site and its neighbours.
+
+    Parameters
+    ----------
+    lattice : LatticeStars
+        With the shells of the hopping, and those over which sites exchange messages.
+    hamiltonian : mapping
+        "hopping" {shell: t} in eV, "J" in eV, and "filling" or "mu": the Kondo lattice that the moments are those of.
+    radius : int
+        R, in hops.
+    channels, vectors, hidden : int
+        Scalars and vectors of a site, and the width of the perceptrons.
+    layers : int
+        Exchanges of messages.
+    """
+
+    def __init__(
+        self,
+        lattice: LatticeStars,
+        hamiltonian: Mapping[str, Any],
+        radius: int = 8,
+        channels: int = 128,
+        vectors: int = 16,
+        hidden: int = 128,
+        layers: int = 2,
+    ) -> None:
+        super().__init__(lattice)
+        self.hamiltonian = checked_hamiltonian(hamiltonian)
+        self.radius, self.channels, self.vectors, self.hidden = radius, channels, vectors, hidden
+        self.hopping = {int(shell): float(t) for shell, t in self.hamiltonian["hopping"].items()}
+        self.clusters = [Cluster.around(lattice, a, self.hopping, radius) for a in range(len(lattice.stars))]
+        bipartite = self.clusters[0].parities is not None
+        self.n_moments = radius if bipartite else 2 * radius
+        n, kinds = self.n_moments, len(lattice.stars)
+        n_invariants = n + n * (n + 1) // 2
+        shells = len(lattice.shells)
+        for name, shape in (
+            ("scalar_mean", (n,)),
+            ("scalar_mixing", (n, n)),
+            ("vector_mixing", (n, n)),
+            ("invariant_mean", (n_invariants,)),
+            ("invariant_scale", (n_invariants,)),
+            ("condition_mean", (2,)),
+            ("condition_scale", (2,)),
+        ):
+            self.register_buffer(name, torch.eye(n) if len(shape) == 2 else torch.zeros(shape))
+        self.embedding = _perceptron(n_invariants + 2 + kinds, hidden, channels)
+        self.linear = nn.Linear(n_invariants, 1)
+        self.mixing = nn.Parameter(torch.randn(n, vectors) / n**0.5)
+        self.layers = nn.ModuleList(
+            MessageLayer(channels, vectors, hidden, shells, last=number == layers - 1) for number in range(layers)
+        )
+        self.readout = _perceptron(channels, hidden, 1)
+        with torch.no_grad():  # begin at the mean energy, without knowing J and filling
+            self.embedding[0].weight[:, n_invariants:].zero_()
+            self.readout[-1].weight.zero_()
+            self.linear.weight.zero_()
+
+    @classmethod
+    def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (), **hyperparameters: Any) -> "ChebyshevNetwork":
+        """A network for the lattice of a structure; messages pass over the shells of the hopping and the ones given."""
+        hopping = checked_hamiltonian(hyperparameters["hamiltonian"])["hopping"]
+        return cls(LatticeStars.of(atoms, {*shells, *map(int, hopping)}), **hyperparameters)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {
+            "hamiltonian": self.hamiltonian,
+            "radius": self.radius,
+            "channels": self.channels,
+            "vectors": self.vectors,
+            "hidden": self.hidden,
+            "layers": len(self.layers),
+        }
+
+    @property
+    def reach(self) -> int:
+        return self.radius + len(self.layers)
+
+    @property
+    def scale(self) -> float:
+        """Bound a of abs(H), eV."""
+        rows = [sum(abs(self.hopping.get(shell, 0.0)) for shell in star.shells) for star in self.lattice.stars]
+        return max(rows) + abs(self.hamiltonian["J"]) / 2
+
+    def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Placed:
+        """Tables of a structure; `hamiltonian` may give other values of J, filling and mu."""
+        values = self.hamiltonian | dict(hamiltonian or {})
+        occupation = values["filling"] if values.get("filling") is not None else values["mu"]
+        conditions = self.energy_shift.new_tensor([values["J"], occupation])
+        return Placed(Neighbourhoods(super().place(atoms)), conditions)
+
+    def _tables(self, placed: Placed, replicas: int) -> tuple[list[LocalMoments], list[Tensor]]:
+        if replicas not in placed.tables:
+            places, total = placed.places, replicas * len(placed.places)
+            moments = [
+                LocalMoments(
+                    cluster,
+                    places.lifted(cluster.table(places.sites, a), replicas),
+                    total,
+                    float(placed.conditions[0]),
+                    self.scale,
+                    self.energy_shift.dtype,
+                )
+                for a, cluster in enumerate(self.clusters)
+            ]
+            placed.tables[replicas] = moments, shell_tables(places, [s.shells for s in self.lattice.stars], replicas)
+        return placed.tables[replicas]
+
+    def features(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+        """s_n and the components of w_n, shape (n_sites, K), of moments laid out as (3, n_sites)."""
+        replicas = moments.shape[1] // len(placed.places)
+        tables, _ = self._tables(placed, replicas)
+        if prepared is None:
+            return torch.cat([local.rows(moments) for local in tables])
+        return torch.cat(
+            [
+                _expanded(
+                    local.table.gather(moments),
+                    torch.cat([entry.features[a] for entry in prepared]),
+                    torch.cat([entry.jacobians[a] for entry in prepared]) if replicas > 1 else prepared[0].jacobians[a],
+                )
+                for a, local in enumerate(tables)
+            ]
+        )
+
+    def prepare(self, moments: Tensor, placed: Placed) -> Prepared:
+        """Moments of a training configuration and their derivatives, so that training propagates nothing anew."""
+        laid_out = placed.places.laid_out(moments[None])
+        tables, _ = self._tables(placed, 1)
+        pairs = [local.rows_and_jacobian(laid_out) for local in tables]
+        return Prepared(tuple(rows for rows, _ in pairs), tuple(jacobian for _, jacobian in pairs))
+
+    def calibrate(self, moments: Tensor, energies: Tensor, magnetic_forces: Tensor, placed: Placed) -> None:
+        """Mean and spread of the moments and their invariants, and what the base class sets."""
+        super().calibrate(moments, energies, magnetic_forces, placed)
+        self.energy_scale.fill_(1.0)
+        with torch.no_grad():
+            few = moments[:: max(len(moments) // 20, 1)]
+            rows = torch.cat([self.features(placed.places.laid_out(m[None]), placed) for m in few])
+            s, w = self._split(rows)
+            self.scalar_mean.copy_(s.mean(0))
+            self.scalar_mixing.copy_(_decorrelation(s - s.mean(0)))
+            self.vector_mixing.copy_(_decorrelation(w.mT.flatten(0, 1)))
+            invariants = self._invariants(rows)[0]
+            self.invariant_mean.copy_(invariants.mean(0))
+            self.invariant_scale.copy_(1 / invariants.std(0).clamp_min(SMALLEST_SPREAD))
+            self.condition_mean.copy_(placed.conditions)
+            self.condition_scale.copy_(1 / placed.conditions.abs().clamp_min(0.1))
+
+    def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        n = self.n_moments
+        return rows[:, :n], rows[:, n:].unflatten(1, (n, 3))
+
+    def _invariants(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Invariants of each site, (n_sites, I), and its mixed vectors, (n_sites, n_moments, 3)."""
+        s, w = self._split(rows)
+        w = self.vector_mixing @ w
+        n = self.n_moments
+        upper = torch.triu_indices(n, n, device=rows.device)
+        gram = (w @ w.mT)[:, upper[0], upper[1]]
+        return torch.cat([(s - self.scalar_mean) @ self.scalar_mixing, gram], 1), w
+
+    def site_energies(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+        batch = moments.shape[:-2]
+        laid_out = placed.places.laid_out(moments.reshape(-1, *moments.shape[-2:]))
+        replicas = laid_out.shape[1] // len(placed.places)
+        _, neighbours = self._tables(placed, replicas)
+        invariants, w = self._invariants(self.features(laid_out, placed, prepared))
+        invariants = (invariants - self.invariant_mean) * self.invariant_scale
+        h = self.embedding(torch.cat([invariants, self._labels(placed, replicas)], 1))
+        vectors = w.mT @ self.mixing  # (n_sites, 3, vectors)
+        for layer in self.layers:
+            h, vectors = layer(h, vectors, neighbours)
+        energies = (self.readout(h) + self.linear(invariants))[:, 0]
+        return placed.places.site_values(energies, replicas).view(*batch, -1)
+
+    def _labels(self, placed: Placed, replicas: int) -> Tensor:
+        """J and filling, as the network takes them, and the sublattice, of each site."""
+        conditions = (placed.conditions - self.condition_mean) * self.condition_scale
+        kinds = torch.eye(len(self.clusters), dtype=conditions.dtype, device=conditions.device)
+        counts = replicas * placed.places.sizes
+        kind = kinds.repeat_interleave(counts, 0)
+        return torch.cat([conditions.expand(len(kind), -1), kind], 1)
+
+
+class MessageLayer(nn.Module):
+    """Exchange of scalars and vectors between neighbours; see the top of the module."""
+
+    def __init__(self, channels: int, vectors: int, hidden: int, shells: int, last: bool) -> None:
+        super().__init__()
+        self.send = nn.Linear(channels, shells * (hidden // 2), bias=False)
+        self.send_vectors = nn.Parameter(torch.randn(vectors, shells * vectors) / (4 * shells * vectors) ** 0.5)
+        self.update = _perceptron(channels + hidden // 2 + 3 * vectors, hidden, channels)
+        self.gates = None if last else nn.Linear(channels, 2 * vectors)
+        if not last:
+            self.turn = nn.Parameter(torch.randn(2, vectors, vectors) / vectors**0.5)
+
+    def forward(self, h: Tensor, v: Tensor, neighbours: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Scalars (n_sites, channels) and vectors (n_sites, 3, vectors)."""
+        sent = self.send(h).chunk(len(neighbours), 1)
+        message = sum(neighbour_sum(part, table) for part, table in zip(sent, neighbours, strict=True))
+        sent = (v @ self.send_vectors).chunk(len(neighbours), 2)
+        m = sum(neighbour_sum(part, table) for part, table in zip(sent, neighbours, strict=True))
+        products = torch.cat([(v * m).sum(1), (m * m).sum(1), (v * v).sum(1)], 1)
+        h = h + self.update(torch.cat([h, message, products], 1))
+        if self.gates is None:
+            return h, v
+        own, other = self.gates(h)[:, None].chunk(2, 2)
+        return h, v + own * (v @ self.turn[0]) + other * (m @ self.turn[1])
+
+
+def checked_hamiltonian(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a Kondo lattice, in the form that cards and data sets hold.
+
+    Raises
+    ------
+    KLMError
+        When hopping or J is missing, or not exactly one of filling and mu is given.
+    """
+    known = dict(values) if isinstance(values, Mapping) else {}
+    if not known.get("hopping") or known.get("J") is None:
+        raise KLMError(
+            f"hamiltonian = {values!r} is not that of a Kondo lattice",
+            "the moments are those of a Hamiltonian with hopping and J",
+            'for instance {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}',
+        )
+    if (known.get("filling") is None) == (known.get("mu") is None):
+        raise KLMError(
+            f"hamiltonian = {values!r} does not say how many electrons there are",
+            "exactly one of filling and mu is needed",
+            'for instance {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}',
+        )
+    return known | {"hopping": {str(shell): float(t) for shell, t in known["hopping"].items()}}
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+
+
+def _expanded(spins: Tensor, features: Tensor, jacobian: Tensor) -> Tensor:
+    """Features to first order in the spins (3, M, n) around the values that these have."""
+    change = (spins - spins.detach()).permute(2, 0, 1).flatten(1)  # zero, but its derivative is not
+    return features + (jacobian @ change[..., None])[..., 0]
+
+
+def _decorrelation(rows: Tensor) -> Tensor:
+    """Matrix that brings columns to their natural scale and half of the way to being uncorrelated, (C + 1)^(-1/2)."""
+    spread = rows.square().mean(0).sqrt().clamp_min(1e-2).double()
+    scaled = rows.double() / spread
+    values, vectors = torch.linalg.eigh(scaled.mT @ scaled / len(rows))
+    mixing = (vectors / (values + 1).sqrt()) @ vectors.mT / spread[:, None]
+    return mixing.to(rows)

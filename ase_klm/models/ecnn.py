@@ -1,0 +1,130 @@
+"""Equivariant convolutional network of spins on a lattice.
+
+Y. Miyazaki, Mach. Learn.: Sci. Technol. 4, 045006 (2023), arXiv:2305.03804, figures 1 and 2. Tensors of the spin
+rotation group sit on the sites. Each block convolves them with the neighbours, couples the result to the spin of the
+site, and applies a norm activation; the last convolution leaves scalars, from which a small perceptron makes the local
+energy. Here spins are odd under time reversal, so that E(-S) = E(S) holds exactly; the published network, which has no
+such sign, is ``ECNN(..., irreps="8x0e + 8x1e + 8x2e", time_reversal=False)`` with shells (1, 2): 17,401 weights.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from e3nn import o3
+from torch import Tensor, nn
+
+from ase_klm.errors import KLMError
+from ase_klm.models.base import LatticeNetwork
+from ase_klm.nn.convolution import LatticeConvolution
+from ase_klm.nn.harmonics import solid_harmonics
+from ase_klm.nn.lattice import LatticeStars
+from ase_klm.nn.neighbourhoods import Neighbourhoods
+
+
+class ECNN(LatticeNetwork):
+    """Equivariant convolutional network.
+
+    Parameters
+    ----------
+    lattice : LatticeStars
+        Its stars are the kernels of the convolutions.
+    irreps : str
+        Tensors between the blocks, in e3nn's notation; the parity is the sign under time reversal.
+    blocks : int
+        Interaction blocks.
+    readout : sequence of int
+        Hidden widths of the perceptron that follows the last convolution.
+    time_reversal : bool
+        Whether spins are odd (1o). If not, they are 1e, and the energy need not be even under reversal.
+    tied : bool
+        One weight a shell: exact point-group symmetry of the lattice.
+    """
+
+    def __init__(
+        self,
+        lattice: LatticeStars,
+        irreps: str = "8x0e + 8x1o + 8x2e",
+        blocks: int = 4,
+        readout: Sequence[int] = (4, 2),
+        time_reversal: bool = True,
+        tied: bool = False,
+    ) -> None:
+        super().__init__(lattice)
+        self.irreps, self.n_blocks, self.readout = _checked_irreps(irreps, time_reversal), blocks, tuple(readout)
+        self.time_reversal, self.tied = time_reversal, tied
+        parity = -1 if time_reversal else 1
+        lmax = self.irreps.lmax
+        source = o3.Irreps([(1, (l, parity**l)) for l in range(lmax + 1)])
+        spin = source[:2]
+        self.blocks = nn.ModuleList()
+        for _ in range(blocks):
+            self.blocks.append(LatticeConvolution(lattice, source, self.irreps, spin, tied))
+            source = self.irreps
+        scalars = o3.Irreps([(self.irreps.count("0e"), (0, 1))])
+        self.output = LatticeConvolution(lattice, source, scalars, spin, tied)
+        widths = [scalars.dim, *self.readout, 1]
+        layers: list[nn.Module] = []
+        for width, following in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.SiLU(), nn.Linear(width, following)]
+        self.perceptron = nn.Sequential(*layers[1:])
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        return {
+            "irreps": str(self.irreps),
+            "blocks": self.n_blocks,
+            "readout": list(self.readout),
+            "time_reversal": self.time_reversal,
+            "tied": self.tied,
+        }
+
+    @property
+    def reach(self) -> int:
+        return self.n_blocks + 1
+
+    def place(self, atoms: Atoms) -> Neighbourhoods:
+        return Neighbourhoods(super().place(atoms))
+
+    def site_energies(self, moments: Tensor, placed: Neighbourhoods, prepared: Any = None) -> Tensor:
+        batch = moments.shape[:-2]
+        laid_out = placed.laid_out(moments.reshape(-1, *moments.shape[-2:]))
+        spins = solid_harmonics(laid_out, self.irreps.lmax)
+        tensors = [spin[None] for spin in spins]
+        for block in self.blocks:
+            new = [norm_activation(values) for values in block(tensors, spins, placed)]
+            skipped = len(new) == len(tensors) and all(a.shape == b.shape for a, b in zip(new, tensors, strict=True))
+            tensors = [a + b for a, b in zip(new, tensors, strict=True)] if skipped else new
+        (scalars,) = self.output(tensors, spins, placed)
+        energies = self.perceptron(scalars[:, 0].mT)[:, 0]
+        return placed.site_values(energies, len(energies) // len(placed)).view(*batch, -1)
+
+
+def norm_activation(values: Tensor) -> Tensor:
+    """Swish of the norm, along the tensor: f swish(abs(f)) / abs(f) = f / (1 + exp(-abs(f))); (channels, 2 l + 1, n).
+
+    Equation 6 of the reference. The norm is rounded off at 1e-3, so that its derivatives exist at zero.
+    """
+    norm = (values.square().sum(1, keepdim=True) + 1e-6).sqrt()
+    return values * torch.sigmoid(norm)
+
+
+def _checked_irreps(irreps: str, time_reversal: bool) -> o3.Irreps:
+    try:
+        found = o3.Irreps(irreps).simplify()
+    except ValueError:
+        found = o3.Irreps("")
+    if found.count("0e") == 0 or found.lmax < 1:
+        raise KLMError(
+            f"irreps = {irreps!r} cannot be used",
+            "scalars 0e for the energy and tensors of degree 1 or more are needed",
+            'for instance irreps="8x0e + 8x1o + 8x2e"',
+        )
+    if not time_reversal and any(irrep.p < 0 for _, irrep in found):
+        raise KLMError(
+            f"irreps = {irreps!r} are odd under a reversal that the network does not know",
+            "time_reversal=False leaves even tensors only",
+            'for instance irreps="8x0e + 8x1e + 8x2e"',
+        )
+    return found
