@@ -1,13 +1,13 @@
-"""The command line: ``ase-klm demo``. Each verb is a module with `add_arguments` and `run`."""
+"""The command line: ``ase-klm demo``, ``sample``, ``train``. Each verb is a module with `add_arguments` and `run`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from ase_klm.cli import demo
+from ase_klm.cli import demo, sample, train
 from ase_klm.errors import KLMError
 
-VERBS = {"demo": demo}
+VERBS = {"demo": demo, "sample": sample, "train": train}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

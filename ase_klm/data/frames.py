@@ -9,7 +9,8 @@ energy, eV; forces     ASE results                  ``energy=``, column ``forces
 step, time             ``info``                     ``step=``, ``time=``
 =====================  ===========================  ====================================
 
-ASE drops unknown results and, in ``.traj``, unknown arrays without a word, hence this writer.
+ASE drops unknown results and, in ``.traj``, unknown arrays without a word, hence this writer. Data sets of labels are
+read from and written to ``.npz`` as well; see `ase_klm.data.sets`.
 """
 
 import struct
@@ -25,10 +26,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
+from ase_klm.data import sets
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import get_magnetic_forces, get_moments
 from ase_klm.validate import Array, checked_atoms
 
+_ONE_BY_ONE = (".traj", ".extxyz", ".xyz")
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
 
 
@@ -61,13 +64,18 @@ class Frame:
     def energy(self) -> float | None:
         """EV."""
         found = self._result("energy")
-        return None if found is None else float(found)
+        return None if found is None or not np.isfinite(found) else float(found)
 
     @property
     def forces(self) -> Array | None:
         """eV/Å, shape (N, 3)."""
         found = self._result("forces")
-        return None if found is None else np.array(found, dtype=np.float64)
+        return None if found is None or not np.isfinite(found).all() else np.array(found, dtype=np.float64)
+
+    @property
+    def chemical_potential(self) -> float | None:
+        """Of the electrons, eV."""
+        return None if "chemical_potential" not in self.atoms.info else float(self.atoms.info["chemical_potential"])
 
     @property
     def step(self) -> int | None:
@@ -79,20 +87,25 @@ class Frame:
         """Time in the unit of that run's log: fs, or ħ/eV in model units."""
         return None if "time" not in self.atoms.info else float(self.atoms.info["time"])
 
+    @property
+    def hamiltonian(self) -> dict[str, Any] | None:
+        """Parameters of the Hamiltonian behind the labels; ``atoms.info["hamiltonian"]`` is their JSON text."""
+        return sets.parameters(self.atoms.info.get("hamiltonian"))
+
     def _result(self, name: str) -> Any:
         return None if self.atoms.calc is None else self.atoms.calc.results.get(name)
 
 
 def read(path: str | Path) -> list[Frame]:
-    """All frames of a ``.traj`` or ``.extxyz`` file.
+    """All frames of a ``.traj`` or ``.extxyz`` file, or of a data set in ``.npz``.
 
     Raises
     ------
     KLMError
         When the file does not exist, is of another kind, or is damaged.
     """
-    file = _checked_path(path)
-    return [Frame(atoms) for atoms in _images(file)]
+    file = checked_frames_path(path)
+    return [Frame(atoms) for atoms in (sets.load(file) if file.suffix == ".npz" else _images(file))]
 
 
 def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> None:
@@ -101,16 +114,20 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
     Parameters
     ----------
     path : str or Path
-        Ends in ``.traj`` or ``.extxyz``; an existing file is replaced.
+        Ends in ``.traj``, ``.extxyz`` or ``.npz``; an existing file is replaced.
     frames : Atoms, Frame, or several
-        Results that belong to an older state of the atoms are left out.
+        Results that belong to an older state of the atoms are left out. In ``.npz`` all share their species.
     """
+    file = checked_frames_path(path, must_exist=False)
     try:
         several = [frames] if isinstance(frames, Atoms | Frame) else list(frames)
     except TypeError:
         several = [checked_atoms(frames)]
     structures = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
-    with FrameWriter(path) as writer:
+    if file.suffix == ".npz":
+        sets.save(file, structures, [_results_at_hand(atoms) for atoms in structures])
+        return
+    with FrameWriter(file) as writer:
         for atoms in structures:
             writer.write(atoms, **_results_at_hand(atoms))
 
@@ -134,7 +151,7 @@ class FrameWriter:
     """
 
     def __init__(self, path: str | Path, append: bool = False, last_step: int | None = None) -> None:
-        self.path = _checked_path(path, must_exist=False)
+        self.path = checked_frames_path(path, must_exist=False, endings=_ONE_BY_ONE)
         if append and not self.path.exists():
             warn(
                 f"{self.path} does not exist, so it starts here",
@@ -289,13 +306,23 @@ def checked_path(path: Any) -> Path:
     return Path(path)
 
 
-def _checked_path(path: str | Path, must_exist: bool = True) -> Path:
+def checked_frames_path(
+    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] = (*_ONE_BY_ONE, ".npz")
+) -> Path:
+    """The name of a file of frames as a `Path`.
+
+    Raises
+    ------
+    KLMError
+        When it has another ending, or there is no such file to read, or no such folder to write to.
+    """
     file = checked_path(path)
-    if file.suffix not in (".traj", ".extxyz", ".xyz"):
+    if file.suffix not in endings:
         raise KLMError(
-            f"{path} is neither a .traj nor an .extxyz file",
+            f"{path} is neither a .traj nor an .extxyz file" + (" nor an .npz data set" if ".npz" in endings else ""),
             "the ending of the name says how frames are stored",
-            "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)",
+            "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)"
+            + ("" if file.suffix != ".npz" else "; an .npz data set is written in one go, by data.write"),
         )
     if must_exist and not file.is_file():
         raise KLMError(f"{path} cannot be read", "there is no such file", "check the name and the folder")

@@ -1,18 +1,39 @@
-"""What all lattice networks share: local energies of the spins, summed to the energy whose gradient moves them."""
+"""What all lattice networks share: an energy of the spins, whose gradient moves them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from ase_klm.nn.lattice import LatticeStars, Sites
+from ase_klm.nn.lattice import LatticeStars
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled configurations of one lattice; C of them, on N sites.
+
+    Attributes
+    ----------
+    moments, magnetic_forces : Tensor
+        μB and eV/μB, shape (C, N, 3), in the precision of the network.
+    energies : Tensor
+        eV, shape (C,), float64.
+    chemical_potentials : Tensor or None
+        eV, shape (C,), float64, where they are known.
+    """
+
+    moments: Tensor
+    magnetic_forces: Tensor
+    energies: Tensor
+    chemical_potentials: Tensor | None = None
 
 
 class LatticeNetwork(nn.Module, ABC):
-    """Site energies of a spin lattice, E = Σ_i E_i, as a differentiable function of the moments.
+    """The energy of a spin lattice as a differentiable function of the moments.
 
     A network belongs to the stars of a lattice (species and displacements of neighbours), not to its size. It is rebuilt
     from its `hyperparameters` and a state dictionary.
@@ -24,18 +45,20 @@ class LatticeNetwork(nn.Module, ABC):
     """
 
     energy_shift: Tensor
-    energy_scale: Tensor
 
     def __init__(self, lattice: LatticeStars) -> None:
         super().__init__()
         self.lattice = lattice
         self.register_buffer("energy_shift", torch.zeros(()))  # eV a site
-        self.register_buffer("energy_scale", torch.ones(()))
 
     @classmethod
-    def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (1,), **hyperparameters: Any) -> "LatticeNetwork":
+    def for_atoms(
+        cls, atoms: Atoms, shells: Iterable[int] = (1,), seed: int = 0, **hyperparameters: Any
+    ) -> "LatticeNetwork":
         """A network with random weights for the lattice of a structure, joined by neighbour shells."""
-        return cls(LatticeStars.of(atoms, shells), **hyperparameters)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(LatticeStars.of(atoms, shells), **hyperparameters)
 
     @property
     @abstractmethod
@@ -52,36 +75,50 @@ class LatticeNetwork(nn.Module, ABC):
         """Number of trained weights."""
         return sum(p.numel() for p in self.parameters())
 
-    def place(self, atoms: Atoms) -> Any:
-        """Tables of a structure for `site_energies`, on the device and in the precision of the weights."""
+    def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Any:
+        """Tables of a structure, on the device of the weights.
+
+        Networks that know parameters of the Hamiltonian take other values of them from `hamiltonian`.
+        """
         return self.lattice.place(atoms).to(self.energy_shift.device)
 
     @abstractmethod
-    def site_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
-        """Site energies in units of `energy_scale` from `energy_shift`, shape (..., N), of moments (..., N, 3)."""
+    def total_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
+        """Energies, eV, shape (...), float64, of moments (..., N, 3) on a placed structure."""
 
     def forward(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
-        """Site energies, eV, shape (..., N), of moments (..., N, 3) on a placed structure."""
-        return self.energy_shift + self.energy_scale * self.site_energies(moments, placed, prepared)
+        return self.total_energies(moments, placed, prepared)
 
-    def calibrate(self, moments: Tensor, energies: Tensor, magnetic_forces: Tensor, placed: Any) -> None:
-        """Set what depends on the training set and is not trained.
-
-        Here the shift, from the mean energy of a site, and the scale, from the spread of the fields.
-
-        Parameters
-        ----------
-        moments, magnetic_forces : Tensor
-            Shape (configurations, N, 3).
-        energies : Tensor
-            eV, shape (configurations,).
-        """
-        self.energy_shift.fill_(float(energies.mean()) / moments.shape[-2])
-        self.energy_scale.fill_(float(magnetic_forces.square().mean().sqrt()))
+    @abstractmethod
+    def calibrate(self, labels: Labels, placed: Any) -> None:
+        """Set what depends on the training set and is not trained: shifts, scales, statistics."""
 
     def prepare(self, moments: Tensor, placed: Any) -> Any:
         """What does not depend on the weights, worth keeping for a training configuration, shape (N, 3); or None."""
         return None
 
 
-__all__ = ["LatticeNetwork", "Sites"]
+class LocalNetwork(LatticeNetwork):
+    """A network whose energy is a sum of site energies, E = Σ_i E_i."""
+
+    energy_scale: Tensor
+
+    def __init__(self, lattice: LatticeStars) -> None:
+        super().__init__(lattice)
+        self.register_buffer("energy_scale", torch.ones(()))
+
+    @abstractmethod
+    def site_terms(self, moments: Tensor, placed: Any) -> Tensor:
+        """Site energies in units of `energy_scale` from `energy_shift`, shape (..., N), of moments (..., N, 3)."""
+
+    def site_energies(self, moments: Tensor, placed: Any) -> Tensor:
+        """Site energies, eV, shape (..., N), of moments (..., N, 3) on a placed structure."""
+        return self.energy_shift + self.energy_scale * self.site_terms(moments, placed)
+
+    def total_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
+        return self.site_energies(moments, placed).double().sum(-1)
+
+    def calibrate(self, labels: Labels, placed: Any) -> None:
+        """The shift from the mean energy of a site, and the scale from the spread of the fields."""
+        self.energy_shift.fill_(float(labels.energies.mean()) / labels.moments.shape[-2])
+        self.energy_scale.fill_(float(labels.magnetic_forces.square().mean().sqrt()))

@@ -9,8 +9,16 @@ neighbours of a shell are added up: rotations of the spins, time reversal and th
 Scalars h_i (channels) and vectors V_i (vector channels) of a layer:
 
     M_i = Σ_shells Σ_j W V_j,   h_i += MLP(h_i, Σ_j U h_j, V·M, M·M, V·V),   V_i += g(h_i) A V_i + g'(h_i) A' M_i
+
+What no local model can know is the chemical potential μ of a sample with a fixed number of electrons N: it belongs to the
+whole sample. So the network gives local grand potentials to second order around a reference μ0,
+
+    Ω(μ) = Σ_i [ω_i - n_i (μ - μ0) - χ_i (μ - μ0)²/2],      N = -∂Ω/∂μ = Σ_i [n_i + χ_i (μ - μ0)],
+
+and the energy at fixed N is their Legendre transform, E = Σ_i ω_i + μ0 N + (N - Σ n_i)²/(2 Σ χ_i).
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,16 +26,20 @@ from typing import Any
 import torch
 from ase import Atoms
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ase_klm.electrons.chebyshev import Cluster, LocalMoments
 from ase_klm.errors import KLMError
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.base import Labels, LatticeNetwork
 from ase_klm.nn.gather import neighbour_sum
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.neighbourhoods import Neighbourhoods, shell_tables
 
-SMALLEST_SPREAD = 0.1
-"""Invariants that hardly vary over the training set are not scaled up beyond this."""
+TYPICAL_CHI = -1.4
+"""Logarithm, nearly, of the density of states at the chemical potential from which training begins, 0.22 / eV."""
+
+CALIBRATION = 10
+"""Configurations from which scales are taken."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,9 @@ class Placed:
     """Tables of a structure, made for each number of replicas when first needed."""
 
     places: Neighbourhoods
-    conditions: Tensor
+    J: float
+    electrons: float | None
+    chemical_potential: float | None
     tables: dict[int, tuple[list[LocalMoments], list[Tensor]]] = field(default_factory=dict)
 
 
@@ -93,32 +107,32 @@ class ChebyshevNetwork(LatticeNetwork):
         n_invariants = n + n * (n + 1) // 2
         shells = len(lattice.shells)
         for name, shape in (
-            ("scalar_mean", (n,)),
-            ("scalar_mixing", (n, n)),
+            ("scalar_scale", (n,)),
             ("vector_mixing", (n, n)),
             ("invariant_mean", (n_invariants,)),
-            ("invariant_scale", (n_invariants,)),
-            ("condition_mean", (2,)),
-            ("condition_scale", (2,)),
+            ("invariant_mixing", (n_invariants, n_invariants)),
+            ("coupling", ()),
+            ("chemical_potential", ()),
+            ("electrons", ()),
         ):
-            self.register_buffer(name, torch.eye(n) if len(shape) == 2 else torch.zeros(shape))
-        self.embedding = _perceptron(n_invariants + 2 + kinds, hidden, channels)
-        self.linear = nn.Linear(n_invariants, 1)
+            self.register_buffer(name, torch.eye(shape[0]) if len(shape) == 2 else torch.ones(shape))
+        self.embedding = _perceptron(n_invariants + 1 + kinds, hidden, channels)
+        self.linear = nn.Linear(n_invariants, 2)  # to ω and n
         self.mixing = nn.Parameter(torch.randn(n, vectors) / n**0.5)
         self.layers = nn.ModuleList(
             MessageLayer(channels, vectors, hidden, shells, last=number == layers - 1) for number in range(layers)
         )
-        self.readout = _perceptron(channels, hidden, 1)
-        with torch.no_grad():  # begin at the mean energy, without knowing J and filling
+        self.readout = _perceptron(channels, hidden, 3)
+        with torch.no_grad():  # begin at the mean energy, without knowing J
             self.embedding[0].weight[:, n_invariants:].zero_()
             self.readout[-1].weight.zero_()
             self.linear.weight.zero_()
 
     @classmethod
-    def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (), **hyperparameters: Any) -> "ChebyshevNetwork":
+    def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (), seed: int = 0, **hyperparameters: Any) -> Any:
         """A network for the lattice of a structure; messages pass over the shells of the hopping and the ones given."""
         hopping = checked_hamiltonian(hyperparameters["hamiltonian"])["hopping"]
-        return cls(LatticeStars.of(atoms, {*shells, *map(int, hopping)}), **hyperparameters)
+        return super().for_atoms(atoms, {*shells, *map(int, hopping)}, seed, **hyperparameters)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -142,11 +156,17 @@ class ChebyshevNetwork(LatticeNetwork):
         return max(rows) + abs(self.hamiltonian["J"]) / 2
 
     def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Placed:
-        """Tables of a structure; `hamiltonian` may give other values of J, filling and mu."""
+        """Tables of a structure; `hamiltonian` may give other values of J, filling, mu and kpts."""
         values = self.hamiltonian | dict(hamiltonian or {})
-        occupation = values["filling"] if values.get("filling") is not None else values["mu"]
-        conditions = self.energy_shift.new_tensor([values["J"], occupation])
-        return Placed(Neighbourhoods(super().place(atoms)), conditions)
+        copies = math.prod(values.get("kpts") or (1, 1, 1))  # a k-mesh stands for a supercell
+        n_states = 2 * len(atoms) * copies
+        filling = values.get("filling")
+        return Placed(
+            Neighbourhoods(super().place(atoms)),
+            float(values["J"]),
+            None if filling is None else round(n_states * filling) / copies,
+            values.get("mu"),
+        )
 
     def _tables(self, placed: Placed, replicas: int) -> tuple[list[LocalMoments], list[Tensor]]:
         if replicas not in placed.tables:
@@ -156,7 +176,7 @@ class ChebyshevNetwork(LatticeNetwork):
                     cluster,
                     places.lifted(cluster.table(places.sites, a), replicas),
                     total,
-                    float(placed.conditions[0]),
+                    placed.J,
                     self.scale,
                     self.energy_shift.dtype,
                 )
@@ -189,22 +209,43 @@ class ChebyshevNetwork(LatticeNetwork):
         pairs = [local.rows_and_jacobian(laid_out) for local in tables]
         return Prepared(tuple(rows for rows, _ in pairs), tuple(jacobian for _, jacobian in pairs))
 
-    def calibrate(self, moments: Tensor, energies: Tensor, magnetic_forces: Tensor, placed: Placed) -> None:
-        """Mean and spread of the moments and their invariants, and what the base class sets."""
-        super().calibrate(moments, energies, magnetic_forces, placed)
-        self.energy_scale.fill_(1.0)
+    def calibrate(self, labels: Labels, placed: Placed) -> None:
+        """Scales of the moments, a basis of the invariants, and the linear model that training begins with.
+
+        Fields are sums of derivatives of invariants, Σ_k c_k ∂I_k/∂m, whose sizes differ by orders of magnitude. In the
+        basis (C + ε)^(-1/2) I, with C their correlations over the training set, all are alike, and gradient descent
+        finds its way; the best c are known at once, by least squares.
+        """
+        few = range(0, len(labels.moments), max(len(labels.moments) // CALIBRATION, 1))
+        rows = torch.cat([self.features(placed.places.laid_out(labels.moments[[c]]), placed).detach() for c in few])
+        s, w = self._split(rows)
         with torch.no_grad():
-            few = moments[:: max(len(moments) // 20, 1)]
-            rows = torch.cat([self.features(placed.places.laid_out(m[None]), placed) for m in few])
-            s, w = self._split(rows)
-            self.scalar_mean.copy_(s.mean(0))
-            self.scalar_mixing.copy_(_decorrelation(s - s.mean(0)))
+            self.scalar_scale.copy_(1 / s.std(0).clamp_min(1e-2))
             self.vector_mixing.copy_(_decorrelation(w.mT.flatten(0, 1)))
             invariants = self._invariants(rows)[0]
             self.invariant_mean.copy_(invariants.mean(0))
-            self.invariant_scale.copy_(1 / invariants.std(0).clamp_min(SMALLEST_SPREAD))
-            self.condition_mean.copy_(placed.conditions)
-            self.condition_scale.copy_(1 / placed.conditions.abs().clamp_min(0.1))
+            derivatives = torch.cat([self._derivatives(labels.moments[c], placed) for c in few], 1).double()
+            fields = torch.cat([labels.magnetic_forces[c].flatten() for c in few]).double()
+            values, vectors = torch.linalg.eigh(3 * derivatives @ derivatives.mT / derivatives.shape[1])
+            mixing = 2 * (vectors / (values + 1e-6 * values[-1]).sqrt()) @ vectors.mT
+            self.invariant_mixing.copy_(mixing)
+            coefficients = torch.linalg.lstsq((mixing @ derivatives).mT, -fields[:, None]).solution[:, 0]
+            self.linear.weight[0] = coefficients.to(rows)
+            self.coupling.fill_(placed.J)
+            if labels.chemical_potentials is not None:
+                self.chemical_potential.fill_(float(labels.chemical_potentials.mean()))
+            if placed.electrons is not None:
+                self.electrons.fill_(placed.electrons / len(placed.places))
+            energies = labels.energies / labels.moments.shape[-2] - self.chemical_potential * self.electrons
+            self.energy_shift.fill_(float(energies.mean()))
+
+    def _derivatives(self, moments: Tensor, placed: Placed) -> Tensor:
+        """Derivatives of the sums of all invariants by the moments, shape (invariants, 3 N)."""
+        kept = self.prepare(moments, placed)
+        with torch.enable_grad():
+            m = moments.detach().requires_grad_()
+            sums = self._invariants(self.features(placed.places.laid_out(m[None]), placed, [kept]))[0].sum(0)
+            return torch.stack([torch.autograd.grad(x, m, retain_graph=True)[0].flatten() for x in sums])
 
     def _split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         n = self.n_moments
@@ -217,29 +258,53 @@ class ChebyshevNetwork(LatticeNetwork):
         n = self.n_moments
         upper = torch.triu_indices(n, n, device=rows.device)
         gram = (w @ w.mT)[:, upper[0], upper[1]]
-        return torch.cat([(s - self.scalar_mean) @ self.scalar_mixing, gram], 1), w
+        return torch.cat([s * self.scalar_scale, gram], 1), w
 
-    def site_energies(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+    def local_terms(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+        """ω_i, n_i and χ_i in eV, 1 and 1/eV, shape (3, ..., N), of moments (..., N, 3)."""
         batch = moments.shape[:-2]
         laid_out = placed.places.laid_out(moments.reshape(-1, *moments.shape[-2:]))
         replicas = laid_out.shape[1] // len(placed.places)
         _, neighbours = self._tables(placed, replicas)
         invariants, w = self._invariants(self.features(laid_out, placed, prepared))
-        invariants = (invariants - self.invariant_mean) * self.invariant_scale
+        invariants = (invariants - self.invariant_mean) @ self.invariant_mixing
         h = self.embedding(torch.cat([invariants, self._labels(placed, replicas)], 1))
         vectors = w.mT @ self.mixing  # (n_sites, 3, vectors)
         for layer in self.layers:
             h, vectors = layer(h, vectors, neighbours)
-        energies = (self.readout(h) + self.linear(invariants))[:, 0]
-        return placed.places.site_values(energies, replicas).view(*batch, -1)
+        from_network, linear = self.readout(h), self.linear(invariants)
+        terms = torch.stack(
+            [
+                self.energy_shift + linear[:, 0] + from_network[:, 0],
+                self.electrons + linear[:, 1] + 0.1 * from_network[:, 1],
+                softplus(0.3 * from_network[:, 2] + TYPICAL_CHI),
+            ]
+        )
+        values = [placed.places.site_values(term, replicas).view(*batch, -1) for term in terms]
+        return torch.stack(values)
+
+    def grand_potentials(
+        self, moments: Tensor, chemical_potentials: Tensor, placed: Placed, prepared: list[Prepared] | None = None
+    ) -> Tensor:
+        """Ω, eV, shape (...), of moments (..., N, 3) at chemical potentials (...), eV; float64."""
+        omega, n, chi = self.local_terms(moments, placed, prepared).double().sum(-1)
+        change = chemical_potentials - self.chemical_potential
+        return omega - n * change - chi * change**2 / 2
+
+    def total_energies(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+        """E at fixed filling, Ω at fixed mu."""
+        if placed.electrons is None:
+            mu = torch.as_tensor(placed.chemical_potential, dtype=torch.float64, device=moments.device)
+            return self.grand_potentials(moments, mu, placed, prepared)
+        omega, n, chi = self.local_terms(moments, placed, prepared).double().sum(-1)
+        return omega + self.chemical_potential * placed.electrons + (placed.electrons - n) ** 2 / (2 * chi)
 
     def _labels(self, placed: Placed, replicas: int) -> Tensor:
-        """J and filling, as the network takes them, and the sublattice, of each site."""
-        conditions = (placed.conditions - self.condition_mean) * self.condition_scale
-        kinds = torch.eye(len(self.clusters), dtype=conditions.dtype, device=conditions.device)
-        counts = replicas * placed.places.sizes
-        kind = kinds.repeat_interleave(counts, 0)
-        return torch.cat([conditions.expand(len(kind), -1), kind], 1)
+        """Relative change of J, and the sublattice, of each site."""
+        kinds = torch.eye(len(self.clusters), dtype=self.coupling.dtype, device=self.coupling.device)
+        kind = kinds.repeat_interleave(replicas * placed.places.sizes, 0)
+        change = (placed.J - self.coupling) / self.coupling.abs().clamp_min(0.1)
+        return torch.cat([change.expand(len(kind), 1), kind], 1)
 
 
 class MessageLayer(nn.Module):

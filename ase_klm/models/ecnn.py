@@ -16,14 +16,14 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from ase_klm.errors import KLMError
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.base import LocalNetwork
 from ase_klm.nn.convolution import LatticeConvolution
 from ase_klm.nn.harmonics import solid_harmonics
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.neighbourhoods import Neighbourhoods
 
 
-class ECNN(LatticeNetwork):
+class ECNN(LocalNetwork):
     """Equivariant convolutional network.
 
     Parameters
@@ -84,10 +84,10 @@ class ECNN(LatticeNetwork):
     def reach(self) -> int:
         return self.n_blocks + 1
 
-    def place(self, atoms: Atoms) -> Neighbourhoods:
+    def place(self, atoms: Atoms, hamiltonian: Any = None) -> Neighbourhoods:
         return Neighbourhoods(super().place(atoms))
 
-    def site_energies(self, moments: Tensor, placed: Neighbourhoods, prepared: Any = None) -> Tensor:
+    def site_terms(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         batch = moments.shape[:-2]
         laid_out = placed.laid_out(moments.reshape(-1, *moments.shape[-2:]))
         spins = solid_harmonics(laid_out, self.irreps.lmax)

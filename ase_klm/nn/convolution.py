@@ -59,13 +59,6 @@ class LatticeConvolution(nn.Module):
             for path in self.paths:
                 shape = (target[path.target].mul, source[path.source].mul, max(classes) + 1)
                 self.weights.append(nn.Parameter(torch.randn(shape)))
-        for path in self.paths:
-            table = coupling(source[path.source].ir.l, self.degrees[path.spin], target[path.target].ir.l)
-            self.register_buffer(self._name(path), table.to(torch.get_default_dtype()), persistent=False)
-
-    @staticmethod
-    def _name(path: Path) -> str:
-        return f"coupling_{path.source}_{path.spin}_{path.target}"
 
     def path_weights(self, sublattice: int) -> list[Tensor]:
         """Weights of each path as they enter, (out, in, D + 1), normalised by the number of terms of each output."""
@@ -78,6 +71,10 @@ class LatticeConvolution(nn.Module):
 
     def _fan_in(self, target: int, displacements: int) -> int:
         return sum(self.source[path.source].mul * displacements for path in self.paths if path.target == target)
+
+    def _coupling(self, path: Path, like: Tensor) -> Tensor:
+        degrees = self.source[path.source].ir.l, self.degrees[path.spin], self.target[path.target].ir.l
+        return coupling(*degrees, like.dtype, like.device)
 
     def forward(self, tensors: Sequence[Tensor], spins: Sequence[Tensor], places: Neighbourhoods) -> list[Tensor]:
         """Tensors (channels, 2 l + 1, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
@@ -102,7 +99,7 @@ class LatticeConvolution(nn.Module):
                 for k, part in zip(used, contracted.split([len(weights[k]) for k in used]), strict=True):
                     path = self.paths[k]
                     if self.degrees[path.spin] > 0:
-                        part = coupled(part, spins[path.spin][:, own], getattr(self, self._name(path)))
+                        part = coupled(part, spins[path.spin][:, own], self._coupling(path, values))
                     sums[path.target] = part if sums[path.target] is None else sums[path.target] + part
             parts.append(sums)
         if len(parts) == 1:

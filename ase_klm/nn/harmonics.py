@@ -13,12 +13,14 @@ from torch import Tensor
 
 
 @cache
-def coupling(l1: int, l2: int, l3: int) -> Tensor:
-    """Coefficients that couple degrees l1 and l2 to l3, shape (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), float64.
+def coupling(
+    l1: int, l2: int, l3: int, dtype: torch.dtype = torch.float64, device: torch.device | None = None
+) -> Tensor:
+    """Coefficients that couple degrees l1 and l2 to l3, shape (2 l1 + 1, 2 l2 + 1, 2 l3 + 1).
 
-    They are sqrt(2 l3 + 1) times Wigner's 3j symbols, so that independent components of variance 1 couple to variance 1.
+    They are sqrt(2 l3 + 1) times Wigner's 3j symbols: independent components of variance 1 couple to variance 1.
     """
-    return o3.wigner_3j(l1, l2, l3, dtype=torch.float64) * (2 * l3 + 1) ** 0.5
+    return (o3.wigner_3j(l1, l2, l3, dtype=torch.float64) * (2 * l3 + 1) ** 0.5).to(device, dtype)
 
 
 @cache

@@ -41,7 +41,7 @@ class BoundNetwork(BoundPotential):
         self._check_lengths(self.moments)
 
     def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
-        return self.model(moments.to(self.dtype), self.placed).double().sum(-1)
+        return self.model(moments.to(self.dtype), self.placed)
 
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         self._check_lengths(moments)

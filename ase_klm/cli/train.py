@@ -1,0 +1,223 @@
+"""Train a network on labelled frames, or fine-tune one, as a configuration in TOML says.
+
+A configuration:
+
+    [data]
+    files = ["train.npz"]           # beside the configuration; .npz, .traj, .extxyz
+    validation = 0.1                # a number of frames, a fraction, or files: ["validation.npz"]
+
+    [model]
+    architecture = "ECNN"           # or, to fine-tune: start = "kondo-square"
+    shells = [1, 2]
+    irreps = "8x0e + 8x1o + 8x2e"   # hyperparameters of the architecture; a Hamiltonian is taken from the frames
+
+    [loss]                          # all of it optional
+    energy = 1.0
+    field = 1.0
+    transverse = 1.0
+
+    [recipe]                        # all of it optional
+    name = "modern"                 # or "paper"; the other keys override its numbers
+    learning_rate = 3e-3
+
+    [run]
+    directory = "my-network"        # checkpoint, best.safetensors, curves.csv, curves.png
+    minutes = 60                    # or epochs = 100
+    seed = 0
+    device = "cpu"
+
+A training that was cut short continues when the command is given again.
+"""
+
+import argparse
+import difflib
+import inspect
+import tomllib
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ase_klm import data
+from ase_klm.data.frames import Frame
+from ase_klm.errors import KLMError
+from ase_klm.models import files
+from ase_klm.models.base import LatticeNetwork
+from ase_klm.training import RECIPES, Loss, Recipe, Trainer, split
+from ase_klm.training.start import common_hamiltonian
+from ase_klm.validate import checked_number
+
+SECTIONS = ("data", "model", "loss", "recipe", "run")
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+RUN = ("directory", "epochs", "minutes", "seed", "device", "checkpoint_every")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the verb."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("configuration", type=Path, help="a TOML file")
+    parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, and print the errors on the validation part."""
+    trainer = trainer_from(options.configuration, progress=not options.quiet)
+    model, counts = (
+        trainer.model,
+        [sum(len(one.group) for one in part) for part in (trainer.training, trainer.validation)],
+    )
+    print(
+        f"{type(model).__name__} with {model.n_weights} weights; {counts[0]} frames to train, {counts[1]} to validate"
+    )
+    try:
+        found = trainer.run()
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command continues from the checkpoint in {trainer.directory}")
+        raise SystemExit(130) from None
+    print(f"errors of {trainer.best_path} on the validation part:")
+    print(f"  energy       {found.energy:.3e} eV/site")
+    print(f"  field        {found.field:.3e} eV/μB")
+    print(f"  torque       {found.torque:.3e} eV/μB")
+    print(f"  correlation  {found.correlation:.5f}")
+
+
+def trainer_from(path: Path, progress: bool = True) -> Trainer:
+    """The training that a configuration describes.
+
+    Raises
+    ------
+    KLMError
+        When the file is no TOML, a key is unknown or missing, or a value cannot be used.
+    """
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except (OSError, ValueError) as error:
+        raise KLMError(f"{path} cannot be read", str(error), "give a TOML file; `ase-klm train -h` shows one") from None
+    _check_keys(table, SECTIONS, "sections of the configuration")
+    sections: dict[str, dict[str, Any]] = {name: _section(table, name) for name in SECTIONS}
+    settings = sections["run"]
+    _check_keys(settings, RUN, "[run]")
+    settings["directory"] = path.parent / _text(settings, "directory", "[run]", "my-network")
+    settings.setdefault("seed", 0)
+    checked_number(settings["seed"], "seed of [run]", minimum=0)
+    loss, recipe = _dataclass(Loss, sections["loss"], "[loss]"), _recipe(sections["recipe"])
+    training, validation = _frames(sections["data"], path.parent, int(settings["seed"]))
+    model, initial = _model(sections["model"], training, path.parent, int(settings["seed"]))
+    return Trainer(
+        model, training, validation, recipe=recipe, loss=loss, initial=initial, progress=progress, **settings
+    )
+
+
+def _frames(section: dict[str, Any], folder: Path, seed: int) -> tuple[list[Frame], list[Frame]]:
+    _check_keys(section, ("files", "validation"), "[data]")
+    if "files" not in section:
+        raise _missing("files", "[data]", 'files = ["train.npz"]')
+    frames = _read(section["files"], folder)
+    validation = section.get("validation", 0.1)
+    if isinstance(validation, str | list):
+        return frames, _read(validation, folder)
+    return split(frames, validation, seed)
+
+
+def _read(names: Any, folder: Path) -> list[Frame]:
+    several = [names] if isinstance(names, str) else names
+    if not isinstance(several, list) or not several or not all(isinstance(name, str) for name in several):
+        raise KLMError(f"{names!r} of [data] are no files", "a list of names is needed", 'e.g. files = ["train.npz"]')
+    return [frame for name in several for frame in data.read(folder / name)]
+
+
+def _model(
+    section: dict[str, Any], frames: list[Frame], folder: Path, seed: int
+) -> tuple[LatticeNetwork | None, str | Path | None]:
+    """A network with random weights, or where the weights to start from are."""
+    if "start" in section:
+        _check_keys(section, ("start",), "[model] with a start")
+        start = _text(section, "start", "[model]", "kondo-square")
+        return None, folder / start if start.endswith(files.SUFFIX) else start
+    network = files.architecture(_text(section, "architecture", "[model]", "ECNN"))
+    known = [name for name in inspect.signature(network).parameters if name != "lattice"]
+    _check_keys(section, ("architecture", "shells", "dtype", "start", *known), f"[model] {network.__name__}")
+    hyperparameters = {name: section[name] for name in known if name in section}
+    dtype = section.get("dtype", "float32")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise KLMError(f"dtype = {dtype!r} of [model] is unknown", f"there are {' and '.join(DTYPES)}", "leave it out")
+    if "shells" in section:
+        hyperparameters["shells"] = section["shells"]
+    hamiltonian = common_hamiltonian([frame.hamiltonian for frame in frames])
+    if "hamiltonian" in known and hamiltonian is not None:
+        hyperparameters.setdefault("hamiltonian", hamiltonian)
+    try:
+        model = network.for_atoms(frames[0].atoms, seed=seed, **hyperparameters)
+    except KLMError:
+        raise
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        raise KLMError(
+            f"{network.__name__} cannot be made of [model]", f"{error}", f"it takes {', '.join(known)}"
+        ) from None
+    return model.to(DTYPES[dtype]), None
+
+
+def _recipe(section: dict[str, Any]) -> Recipe:
+    name = section.pop("name", "modern")
+    if not isinstance(name, str) or name not in RECIPES:
+        raise KLMError(
+            f"the recipe {name!r} is unknown", f"there are {', '.join(RECIPES)}", f"{_did_you_mean(name, RECIPES)}"
+        )
+    recipe: Recipe = _dataclass(RECIPES[name], section, f"[recipe] {name}")
+    return recipe
+
+
+def _dataclass(kind: Any, section: dict[str, Any], where: str) -> Any:
+    """A frozen dataclass of numbers with the overrides of a section."""
+    _check_keys(section, [part.name for part in fields(kind)], where)
+    defaults = {part.name: part.default for part in fields(kind)}
+    values = {}
+    for key, value in section.items():
+        wanted = type(defaults[key])
+        given = tuple(value) if isinstance(value, list) else value
+        if wanted is float and isinstance(given, int) and not isinstance(given, bool):
+            given = float(given)
+        if type(given) is not wanted:
+            raise KLMError(
+                f"{key} = {value!r} of {where} cannot be used",
+                f"it must be of type {wanted.__name__}",
+                f"the default is {defaults[key]!r}",
+            )
+        values[key] = given
+    return kind(**values)
+
+
+def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
+    found = table.get(name, {})
+    if not isinstance(found, dict):
+        raise KLMError(f"{name} = {found!r} is no section", "its keys follow a line with its name", f"write [{name}]")
+    return dict(found)
+
+
+def _text(section: dict[str, Any], key: str, where: str, example: str) -> str:
+    if key not in section:
+        raise _missing(key, where, f'{key} = "{example}"')
+    if not isinstance(section[key], str) or not section[key]:
+        raise KLMError(f"{key} = {section[key]!r} of {where} cannot be used", "it is a text", f'e.g. "{example}"')
+    return str(section[key])
+
+
+def _missing(key: str, where: str, example: str) -> KLMError:
+    return KLMError(f"{where} has no {key}", "there is no default for it", f"for instance {example}")
+
+
+def _check_keys(section: dict[str, Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in section:
+        if key not in known:
+            raise KLMError(
+                f"{key} is unknown in {where}", f"there are {', '.join(sorted(known))}", _did_you_mean(key, known)
+            )
+
+
+def _did_you_mean(key: Any, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.4)
+    return f"did you mean {close[0]}?" if close else "take it out, or use one of these"

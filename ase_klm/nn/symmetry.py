@@ -1,0 +1,124 @@
+"""Symmetries of a lattice as permutations of its sites, without spin-orbit coupling: the spins stay as they are."""
+
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from ase_klm.errors import KLMError
+from ase_klm.graphs import neighbour_shells, with_complete_cell
+from ase_klm.nn.lattice import TOLERANCE, LatticeStars
+from ase_klm.validate import checked_atoms
+
+MOST_SHELLS = 12
+"""Neighbours up to this shell are looked at until they span the lattice."""
+
+
+def site_permutations(atoms: Atoms) -> NDArray[np.int64]:
+    """Rotations and mirrors that map a structure onto itself, one for every operation of its point group.
+
+    Translations are left out, as networks on lattices know them. If an operation moves site i onto p[i], then every
+    energy of the structure and its spins alone is E(m[p]) = E(m), with magnetic forces F(m[p]) = F(m)[p].
+
+    Parameters
+    ----------
+    atoms : Atoms
+        Cell and periodic directions count: a 6 × 4 square lattice has fewer operations than a 4 × 4 one.
+
+    Returns
+    -------
+    ndarray
+        Shape (operations, N), integers; the identity comes first.
+    """
+    if len(checked_atoms(atoms)) == 1:
+        return np.zeros((1, 1), dtype=np.int64)
+    stars, unit = _spanning_stars(atoms)
+    sites = stars.place(atoms)
+    torus = _Torus(atoms, TOLERANCE * unit)
+    homes = [int(members[0]) for members in sites.members]
+    found: list[tuple[NDArray[np.float64], NDArray[np.int64]]] = []
+    for sublattice, home in enumerate(homes):
+        if stars.stars[sublattice].species != stars.stars[0].species:
+            continue
+        for matrix in _operations(stars, sublattice):
+            if any(np.abs(matrix - known).max() < TOLERANCE for known, _ in found):
+                continue
+            permutation = torus.permutation(matrix, homes[0], home)
+            if permutation is not None:
+                found.append((matrix, permutation))
+    found.sort(key=lambda operation: float(np.abs(operation[0] - np.eye(3)).max() > TOLERANCE))
+    return np.array([permutation for _, permutation in found])
+
+
+class _Torus:
+    """A structure with a search tree of its sites under periodic boundaries."""
+
+    def __init__(self, atoms: Atoms, tolerance: float) -> None:
+        whole = with_complete_cell(atoms)
+        self.numbers, self.positions, self.tolerance = atoms.numbers, whole.positions, tolerance
+        self.cell, self.inverse, self.periodic = whole.cell.array, np.linalg.inv(whole.cell.array), atoms.pbc
+        self.tree = cKDTree(self._folded(self.positions), boxsize=self.periodic.astype(float))
+
+    def _folded(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fractional positions, in [0, 1) along periodic directions."""
+        fractions = positions @ self.inverse
+        folded = np.where(self.periodic, fractions - np.floor(fractions), fractions)
+        return np.where(self.periodic & (folded >= 1), 0.0, folded)  # -1e-17 folds to 1
+
+    def permutation(self, matrix: NDArray[np.float64], start: int, end: int) -> NDArray[np.int64] | None:
+        """Sites onto which r → matrix (r - r_start) + r_end moves the sites, or None if it is no symmetry."""
+        vectors = self.cell[self.periodic]
+        turned = vectors @ matrix.T @ self.inverse
+        if np.abs((turned - np.round(turned) * self.periodic) @ self.cell).max(initial=0.0) > self.tolerance:
+            return None
+        images = (self.positions - self.positions[start]) @ matrix.T + self.positions[end]
+        sites = self.tree.query(self._folded(images))[1]
+        apart = (images - self.positions[sites]) @ self.inverse
+        apart -= np.round(apart) * self.periodic
+        mapped = np.abs(apart @ self.cell).max() <= self.tolerance
+        once = len(np.unique(sites)) == len(sites)
+        return sites if mapped and once and np.array_equal(self.numbers[sites], self.numbers) else None
+
+
+def _spanning_stars(atoms: Atoms) -> tuple[LatticeStars, float]:
+    """Stars that span the dimensions of the lattice, and the shortest bond in Å."""
+    extent = np.concatenate([atoms.cell.array[atoms.pbc], atoms.positions - atoms.positions[0]])
+    rank = np.linalg.matrix_rank(extent, tol=1e-6 * np.abs(extent).max())
+    for most in range(1, MOST_SHELLS + 1):
+        stars = LatticeStars.of(atoms, range(1, most + 1))
+        if np.linalg.matrix_rank(_displacements(stars, 0), tol=TOLERANCE) == rank:
+            return stars, float(neighbour_shells(atoms, (1,)).distances.min())
+    raise KLMError(
+        "the neighbours of a site do not span the lattice",
+        f"up to shell {MOST_SHELLS} they span fewer than its {rank} dimensions",
+        "check the positions, or train without lattice symmetries",
+    )
+
+
+def _displacements(stars: LatticeStars, sublattice: int) -> NDArray[np.float64]:
+    return np.array(stars.stars[sublattice].displacements).reshape(-1, 3)
+
+
+def _operations(stars: LatticeStars, sublattice: int) -> Iterator[NDArray[np.float64]]:
+    """Orthogonal matrices that map the star of sublattice 0 onto another; the identity across the lattice."""
+    star, other = _displacements(stars, 0), _displacements(stars, sublattice)
+    if len(star) != len(other):
+        return
+    basis: list[int] = []
+    for number in range(len(star)):
+        if np.linalg.matrix_rank(star[[*basis, number]], tol=TOLERANCE) > len(basis):
+            basis.append(number)
+    inverse = np.linalg.pinv(star[basis])
+    across = np.eye(3) - inverse @ star[basis]
+    gram = star[basis] @ star[basis].T
+    for images in product(range(len(other)), repeat=len(basis)):
+        chosen = other[list(images)]
+        if np.abs(chosen @ chosen.T - gram).max() > 2 * TOLERANCE:
+            continue
+        matrix = (inverse @ chosen).T + across
+        distances = np.linalg.norm((star @ matrix.T)[:, None] - other, axis=-1)
+        if distances.min(axis=1).max() < 2 * TOLERANCE:
+            yield matrix

@@ -1,0 +1,385 @@
+"""The training loop: resumable to the same bits, keeps the best weights, writes curves."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ase_klm.data.frames import Frame, checked_path
+from ase_klm.errors import KLMError
+from ase_klm.models import files
+from ase_klm.models.base import LatticeNetwork
+from ase_klm.potentials.base import checked_device
+from ase_klm.training import checkpoint, curves
+from ase_klm.training.checkpoint import Progress
+from ase_klm.training.dataset import checked_frames, fingerprint, grouped, permuted, rotated
+from ase_klm.training.evaluation import Loaded, at_chemical_potentials, energies_and_fields, labels_of, predicted_by
+from ase_klm.training.loss import Loss, Measures, Values, measures
+from ase_klm.training.recipes import Modern, Recipe, describe
+from ase_klm.training.start import (
+    architecture,
+    check_length,
+    checked_kind,
+    common_hamiltonian,
+    name_of,
+    starting_network,
+)
+from ase_klm.validate import checked_number
+
+PICTURE_INTERVAL = 60.0
+"""Seconds between two drawings of the learning curves."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Configurations of one group, by their numbers."""
+
+    group: int
+    chosen: tuple[int, ...]
+
+
+class Trainer:
+    """Fits a network to energies and magnetic forces.
+
+    Into `directory` go ``checkpoint.safetensors``, from which a training that was cut short continues when it is run
+    again; ``best.safetensors``, the weights with the smallest validation error (torque + field), with their card; and
+    ``curves.csv`` and ``curves.png``.
+
+    Parameters
+    ----------
+    model : LatticeNetwork or None
+        Trained in place. None: the network of `initial`.
+    training, validation : sequence of Frame
+        With energies and magnetic forces; on one lattice or several of the same stars.
+    directory : str or Path
+        Made if it does not exist.
+    recipe : Recipe
+        Optimizer, schedule, augmentation. Default: `Modern`.
+    loss : Loss
+        What is minimised.
+    epochs : int, optional
+        Passes through the training part; either this or `minutes`.
+    minutes : float, optional
+        Wall time of the loop, over all sessions; schedules follow its elapsed fraction.
+    seed : int
+        Of the order of batches and of the augmentation.
+    device : str
+        For instance ``"cuda"``.
+    initial : str, Path, or LatticeNetwork, optional
+        Weights to start from (fine-tuning): a packaged name, a file, or a network. What networks learn from statistics
+        of their first training set is kept then, but for the energy shift, which is fitted anew.
+    checkpoint_every : float
+        Seconds between checkpoints; zero for one after every batch.
+    progress : bool
+        Whether to show a bar.
+
+    Raises
+    ------
+    KLMError
+        When frames lack labels or are on another lattice, the directory holds another training, or the loss is not
+        finite; then the last good weights are in the model.
+    """
+
+    def __init__(
+        self,
+        model: LatticeNetwork | None,
+        training: Sequence[Frame],
+        validation: Sequence[Frame],
+        directory: str | Path,
+        recipe: Recipe | None = None,
+        loss: Loss | None = None,
+        epochs: int | None = None,
+        minutes: float | None = None,
+        seed: int = 0,
+        device: str = "cpu",
+        initial: str | Path | LatticeNetwork | None = None,
+        checkpoint_every: float = 60.0,
+        progress: bool = True,
+    ) -> None:
+        check_length(epochs, minutes)
+        checked_number(seed, "seed", minimum=0)
+        checked_number(checkpoint_every, "checkpoint_every", "s", minimum=0)
+        training, validation = checked_frames(training, "training"), checked_frames(validation, "validation")
+        self.recipe = Modern() if recipe is None else checked_kind(recipe, Recipe, "recipe", "Modern()")
+        self.loss = Loss() if loss is None else checked_kind(loss, Loss, "loss", "Loss()")
+        self.epochs, self.minutes, self.seed = epochs, minutes, seed
+        self.fine_tuned, self.checkpoint_every, self.show = initial is not None, checkpoint_every, progress
+        self.model = starting_network(model, initial).to(checked_device(device))
+        self.directory = checked_path(directory)
+        dtype = self.model.energy_shift.dtype
+        groups = grouped(training, dtype), grouped(validation, dtype)
+        self.training = [Loaded.of(self.model, group, self.recipe.lattice_symmetries) for group in groups[0]]
+        self.validation = [Loaded.of(self.model, group) for group in groups[1]]
+        self.labels = labels_of(self.validation)
+        self.hamiltonian = common_hamiltonian([frame.hamiltonian for frame in training])
+        self.weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = self.recipe.optimizer(self.weights)
+        self.generator = torch.Generator().manual_seed(int(seed))
+        self.averages = [p.detach().clone() for p in self.weights]
+        self.progress = Progress()
+        self.epoch_start = self.generator.get_state()
+        self.configuration = {
+            **architecture(self.model),
+            "initial": name_of(initial),
+            "recipe": describe(self.recipe),
+            "loss": asdict(self.loss),
+            "epochs": epochs,
+            "minutes": minutes,
+            "seed": seed,
+            "training data": fingerprint(groups[0]),
+            "validation data": fingerprint(groups[1]),
+        }
+
+    def run(self) -> Measures:
+        """Train to the end, from the checkpoint in the directory if there is one.
+
+        Returns
+        -------
+        Measures
+            Errors of the best weights on the validation part; these weights are in the model afterwards.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KLMError(f"{self.directory} cannot be made", str(error), "choose another directory") from None
+        if self._checkpoint.exists():
+            self._restore()
+        else:
+            self._calibrate()
+        self._since = time.monotonic() - self.progress.seconds
+        self._saved = self._drawn = time.monotonic()
+        with tqdm(
+            total=100, unit="%", disable=not self.show, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        ) as bar:
+            bar.update(min(100.0, 100 * self._fraction))
+            while self._fraction < 1:
+                self._epoch(bar)
+        if not self.progress.history:
+            self._validate()
+        self._save()
+        curves.save_picture(self.directory, self.progress.history)
+        self._take_best()
+        return self._measured()
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.directory / "checkpoint.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        """File of the best weights."""
+        return self.directory / "best.safetensors"
+
+    @property
+    def _batches_an_epoch(self) -> int:
+        return sum(math.ceil(len(one.group) / self.recipe.batch) for one in self.training)
+
+    @property
+    def _fraction(self) -> float:
+        if self.minutes is not None:
+            return self.progress.seconds / (60 * self.minutes)
+        return self.progress.step / (self._batches_an_epoch * (self.epochs or 1))
+
+    def _epoch(self, bar: Any) -> None:
+        """One pass through the training part, or what is left of it."""
+        state = self.progress
+        batches = self._order()
+        for batch in batches[state.batches :]:
+            state.loss += self._step(batch)
+            state.batches += 1
+            state.step += 1
+            state.seconds = time.monotonic() - self._since
+            bar.update(min(100.0, 100 * self._fraction) - bar.n)
+            done = state.batches == len(batches)
+            if done or self._fraction >= 1:
+                self._validate()
+                self._show(bar)
+                self.epoch_start = self.generator.get_state()
+            if time.monotonic() - self._saved >= self.checkpoint_every:
+                self._save()
+            if self._fraction >= 1:
+                return
+
+    def _order(self) -> list[Batch]:
+        """Batches of the present epoch, which begins where the generator was; then the generator moves on."""
+        present = self.generator.get_state()
+        self.generator.set_state(self.epoch_start)
+        batches = []
+        for number, one in enumerate(self.training):
+            order = torch.randperm(len(one.group), generator=self.generator).tolist()
+            size = int(self.recipe.batch)
+            batches += [Batch(number, tuple(order[i : i + size])) for i in range(0, len(order), size)]
+        mixed = torch.randperm(len(batches), generator=self.generator).tolist()
+        if self.progress.batches:
+            self.generator.set_state(present)
+        return [batches[i] for i in mixed]
+
+    def _step(self, batch: Batch) -> float:
+        """One step of the optimizer; returns the loss before it."""
+        one, chosen = self.training[batch.group], list(batch.chosen)
+        moments, labels = one.group.moments[chosen], one.group.magnetic_forces[chosen]
+        if one.prepared is None:  # a network that prepares configurations needs them as they are
+            if self.recipe.lattice_symmetries:
+                moments, labels = permuted(moments, labels, one.permutations, self.generator)
+            if self.recipe.spin_rotations:
+                moments, labels = rotated(moments, labels, self.generator)
+        found = self._found(one, chosen, moments)
+        loss = self.loss(Values.of(moments, *found), Values.of(moments, one.group.energies[chosen], labels))
+        gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
+        factor = self.recipe.gradient_factor(loss.detach())
+        for weight, gradient in zip(self.weights, gradients, strict=True):
+            weight.grad = None if gradient is None else gradient * factor.to(gradient.dtype)
+        length, value = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip), float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(length))):
+            self._stop(value)
+        state = self.progress
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = self.recipe.rate(state.step, self._fraction, state.halvings)
+        self.optimizer.step()
+        decay = min(self.recipe.ema, (1 + state.step) / (10 + state.step))
+        for average, weight in zip(self.averages, self.weights, strict=True):
+            average.lerp_(weight.detach(), 1 - decay)
+        return value
+
+    def _found(self, one: Loaded, chosen: list[int], moments: Tensor) -> tuple[Tensor, ...]:
+        """Energies and fields; at the labels' chemical potentials, with the excess of electrons, where it can be."""
+        kept, potentials = one.kept(chosen), one.group.chemical_potentials
+        if potentials is None or not hasattr(self.model, "grand_potentials"):
+            return energies_and_fields(self.model, moments, one.placed, kept, training=True)
+        return at_chemical_potentials(self.model, moments, potentials[chosen], one.placed, kept)
+
+    def _stop(self, loss: float) -> None:
+        step = self.progress.step
+        kept = self.best_path.exists() and self.progress.best < math.inf
+        if kept:
+            self._take_best()
+        raise KLMError(
+            f"the loss or its gradient is not finite at step {step}: loss {loss}",
+            "the weights have run away, or the labels hold a configuration of another kind",
+            "train again in another directory with a smaller learning_rate or clip"
+            + (f"; {self.best_path} holds the best weights so far" if kept else ""),
+        )
+
+    def _validate(self) -> None:
+        """End of an epoch: errors of the averaged weights, a row of the curves, the best weights so far."""
+        state = self.progress
+        with self._averaged():
+            predicted = predicted_by(self.model, self.validation)
+            found = measures(predicted, self.labels)
+            loss = float(self.loss(predicted, self.labels))
+            if math.isfinite(loss) and found.torque + found.field < state.best:
+                state.best = found.torque + found.field
+                files.save(self.best_path, self.model, self._card(found))
+        if not math.isfinite(loss):
+            self._stop(loss)
+        state.waited = 0 if loss < state.lowest else state.waited + 1
+        state.lowest = min(loss, state.lowest)
+        if state.waited >= self.recipe.plateau:
+            state.halvings, state.waited = state.halvings + 1, 0
+        rate = self.recipe.rate(state.step, self._fraction, state.halvings)
+        row = (
+            state.step / self._batches_an_epoch,
+            state.step,
+            state.seconds / 60,
+            rate,
+            state.loss / max(state.batches, 1),
+        )
+        errors = (getattr(found, part.name) for part in fields(found))
+        state.history.append(dict(zip(curves.COLUMNS, (*row, *errors), strict=True)))
+        state.epoch, state.batches, state.loss = state.epoch + 1, 0, 0.0
+
+    def _show(self, bar: Any) -> None:
+        row = self.progress.history[-1]
+        numbers = {"loss": "training_loss", "field": "validation_field", "torque": "validation_torque"}
+        bar.set_postfix({name: f"{row[column]:.2e}" for name, column in numbers.items()})
+
+    def _calibrate(self) -> None:
+        """Statistics of the training part before the first step; only the energy shift when fine-tuning."""
+        if not self.fine_tuned:
+            largest = max(self.training, key=lambda one: one.group.moments.numel())
+            self.model.calibrate(largest.group, largest.placed)
+        found, given = predicted_by(self.model, self.training), labels_of(self.training)
+        self.model.energy_shift += (given.energy_densities - found.energy_densities).mean()
+        self.averages = [p.detach().clone() for p in self.weights]
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average/{number}": value for number, value in enumerate(self.averages)}
+        tensors |= checkpoint.optimizer_tensors(self.optimizer)
+        tensors |= {"generator": self.generator.get_state(), "epoch_start": self.epoch_start}
+        checkpoint.save(self._checkpoint, self.progress, tensors, self.configuration)
+        if self.progress.history:
+            curves.write(self.directory, self.progress.history)
+            if self._saved - self._drawn > PICTURE_INTERVAL:
+                curves.save_picture(self.directory, self.progress.history)
+                self._drawn = time.monotonic()
+
+    def _restore(self) -> None:
+        self.progress, tensors = checkpoint.load(self._checkpoint, self.configuration)
+        try:
+            own = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
+            self.model.load_state_dict(own)
+            for number, average in enumerate(self.averages):
+                average.copy_(tensors[f"average/{number}"])
+            checkpoint.restore_optimizer(self.optimizer, tensors)
+            self.generator.set_state(tensors["generator"])
+            self.epoch_start = tensors["epoch_start"]
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise KLMError(
+                f"{self._checkpoint} does not fit this network",
+                " ".join(str(error).split())[:300],
+                "it is damaged, or of another version of ase_klm: move it away to start anew",
+            ) from None
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the model, for a while."""
+        present = [p.detach().clone() for p in self.weights]
+        _assign(self.weights, self.averages)
+        try:
+            yield
+        finally:
+            _assign(self.weights, present)
+
+    def _take_best(self) -> None:
+        self.model.load_state_dict(files.load(self.best_path).state_dict())
+
+    def _measured(self) -> Measures:
+        return measures(predicted_by(self.model, self.validation), self.labels)
+
+    def _card(self, found: Measures) -> dict[str, Any]:
+        state = self.progress
+        return {
+            "hamiltonian": self.hamiltonian,
+            "training": {
+                "recipe": describe(self.recipe),
+                "loss": asdict(self.loss),
+                "initial": self.configuration["initial"],
+                "configurations": sum(len(one.group) for one in self.training),
+                "sites": sorted({len(one.group.atoms) for one in self.training}),
+                "seed": self.seed,
+                "step": state.step,
+                "minutes": round(state.seconds / 60, 2),
+                "weights": self.model.n_weights,
+            },
+            "errors": {
+                "configurations": sum(len(one.group) for one in self.validation),
+                "sites": sorted({len(one.group.atoms) for one in self.validation}),
+                **asdict(found),
+                "units": "energy eV/site, field and torque eV/μB a component, root mean square",
+            },
+        }
+
+
+def _assign(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for weight, value in zip(weights, values, strict=True):
+            weight.copy_(value)
