@@ -1,7 +1,7 @@
 """Spin lattices as ASE Atoms: energies, forces and magnetic forces from itinerant electrons, exchange and networks."""
 
 from ase_klm import analysis, data, lattices, plot, potentials, testing, textures, units
-from ase_klm.calculators import ExchangeCalculator, KondoEDCalculator, SpinCalculator
+from ase_klm.calculators import ECNNCalculator, ExchangeCalculator, KondoEDCalculator, SpinCalculator
 from ase_klm.dynamics import LLGDynamics
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
@@ -10,6 +10,7 @@ from ase_klm.relaxation import SpinMinimizer
 __version__ = "0.1.0"
 
 __all__ = [
+    "ECNNCalculator",
     "ExchangeCalculator",
     "KLMError",
     "KLMWarning",

@@ -17,11 +17,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
+from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
 from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.kondo import BoundKondo, Kondo
+from ase_klm.potentials.network import Network
 from ase_klm.potentials.zeeman import Zeeman
+from ase_klm.validate import checked_number
 
 
 class SpinCalculator(Calculator):
@@ -271,6 +274,60 @@ class KondoEDCalculator(_ParametrisedCalculator):
         state = BoundPotential(structure, self.device)
         energies = kondo.levels(path.kpts, state.moments, state.positions, state.cell)
         return BandStructure(path, energies[None], reference=self.get_property("chemical_potential", structure))
+
+
+class ECNNCalculator(_ParametrisedCalculator):
+    """A trained network of spins on a lattice, with classical spins in a Zeeman field; for lattices of any size.
+
+    Takes the place of `KondoEDCalculator` in a script. The network's card (``models.files.card``) says for which
+    lattice and Hamiltonian it was trained, and how large its errors are.
+
+    Parameters
+    ----------
+    model : str, Path or LatticeNetwork
+        A packaged name ("kondo-square", "kondo-square-ecnn"), a file of `ase-klm train`, or a network.
+    field : array_like
+        eV/μB, shape (3,), or (N, 3) for each site.
+    J, filling, mu : float, optional
+        Other values than those of the card (eV; electrons per state; eV), for networks that know them: one trained on
+        the Chebyshev moments of a Kondo lattice. Far from what it was trained on, it is a guess.
+    device : str
+        "cpu" or "cuda".
+    dtype : str
+        "float32" or "float64".
+    compile : bool
+        Compile the network with `torch.compile` at the first evaluation. It needs a C++ compiler, and pays on GPUs.
+    """
+
+    def __init__(
+        self,
+        model: Any = "kondo-square",
+        field: Any = (0.0, 0.0, 0.0),
+        J: float | None = None,
+        filling: float | None = None,
+        mu: float | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        compile: bool = False,  # noqa: A002, the name that torch gives it
+    ) -> None:
+        super().__init__(
+            device=device, model=model, field=field, J=J, filling=filling, mu=mu, dtype=dtype, compile=compile
+        )
+
+    @staticmethod
+    def _build(
+        model: Any = "kondo-square", field: Any = (0.0, 0.0, 0.0), dtype: str = "float32", **parameters: Any
+    ) -> Potential:
+        compiled = parameters.pop("compile", False)
+        if dtype not in ("float32", "float64"):
+            raise KLMError(f"dtype = {dtype!r} is unknown", "known are float32 and float64", 'e.g. dtype="float32"')
+        network = load(model)
+        changed = {name: value for name, value in parameters.items() if value is not None}
+        for name, value in changed.items():
+            checked_number(value, name, "eV" if name != "filling" else "")
+        if len(changed.keys() & {"filling", "mu"}) == 1:
+            changed = {"filling": None, "mu": None} | changed
+        return Network(network, changed or None, dtype=dtype, compile=compiled) + Zeeman(field)
 
 
 class ExchangeCalculator(_ParametrisedCalculator):

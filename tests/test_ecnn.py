@@ -1,5 +1,7 @@
 """The equivariant convolutional network: the same numbers as e3nn's general form, and its symmetries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -106,6 +108,19 @@ def test_tied_shells_have_the_point_group_of_the_lattice():
         difference[tied] = float((model(turned, placed) - model(spins(atoms), placed)).abs())
     assert difference[True] < 1e-10
     assert difference[False] > 1e-3
+
+
+@pytest.mark.parametrize("lattice", [lattices.chain, lattices.triangular, lattices.kagome, lattices.simple_cubic])
+def test_grids_and_tables_of_neighbours_give_the_same(lattice):
+    atoms = lattice(size={lattices.chain: 9, lattices.simple_cubic: (6, 5, 5)}.get(lattice, (6, 7)))
+    textures.random(atoms, seed=6)
+    model = network(atoms, irreps="3x0e + 3x1o + 2x2e", blocks=2)
+    sites = model.lattice.place(atoms)
+    assert sites.grid is not None
+    on_grid = energy_and_field(model, spins(atoms), model.tables(sites))
+    by_tables = energy_and_field(model, spins(atoms), model.tables(replace(sites, grid=None)))
+    for a, b in zip(on_grid, by_tables, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
 
 
 def test_site_order_does_not_matter():

@@ -6,7 +6,6 @@ import torch
 
 from ase_klm import KLMError, SpinCalculator, get_moments, lattices, set_moments, testing, textures
 from ase_klm.models.base import Labels
-from ase_klm.models.base import Labels
 from ase_klm.models.invariant import InvariantNetwork, Invariants
 from ase_klm.potentials.network import Network
 

@@ -167,7 +167,9 @@ def parameters(hamiltonian: Any) -> dict[str, Any] | None:
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {name: archive[name] for name in (*REQUIRED, "pbc", "forces", "mu", *TEXTS) if name in archive.files}
+            found = {
+                name: archive[name] for name in (*REQUIRED, "pbc", "forces", "mu", *TEXTS) if name in archive.files
+            }
     except _UNREADABLE as error:
         raise KLMError(
             f"{path} cannot be read as a data set",

@@ -9,7 +9,7 @@ import torch
 from ase import Atoms
 from torch import Tensor, nn
 
-from ase_klm.nn.lattice import LatticeStars
+from ase_klm.nn.lattice import LatticeStars, Sites
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,23 @@ class LatticeNetwork(nn.Module, ABC):
 
         Networks that know parameters of the Hamiltonian take other values of them from `hamiltonian`.
         """
-        return self.lattice.place(atoms).to(self.energy_shift.device)
+        return self.tables(self.lattice.place(atoms), hamiltonian)
+
+    def tables(self, sites: Sites, hamiltonian: Mapping[str, Any] | None = None) -> Any:
+        """What `place` returns, for sites whose neighbours are known."""
+        return sites.to(self.energy_shift.device)
 
     @abstractmethod
+    def local_terms(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
+        """Quantities of each site whose sums make the energy, shape (terms, ..., N), of moments (..., N, 3)."""
+
+    @abstractmethod
+    def total(self, sums: Tensor, placed: Any) -> Tensor:
+        """Energies, eV, shape (...), from the local terms summed over all sites, (terms, ...)."""
+
     def total_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
         """Energies, eV, shape (...), float64, of moments (..., N, 3) on a placed structure."""
+        return self.total(self.local_terms(moments, placed, prepared).double().sum(-1), placed)
 
     def forward(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
         return self.total_energies(moments, placed, prepared)
@@ -115,8 +127,11 @@ class LocalNetwork(LatticeNetwork):
         """Site energies, eV, shape (..., N), of moments (..., N, 3) on a placed structure."""
         return self.energy_shift + self.energy_scale * self.site_terms(moments, placed)
 
-    def total_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
-        return self.site_energies(moments, placed).double().sum(-1)
+    def local_terms(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
+        return self.site_energies(moments, placed)[None]
+
+    def total(self, sums: Tensor, placed: Any) -> Tensor:
+        return sums[0]
 
     def calibrate(self, labels: Labels, placed: Any) -> None:
         """The shift from the mean energy of a site, and the scale from the spread of the fields."""

@@ -1,7 +1,7 @@
 """Network of local Chebyshev moments of the Kondo lattice.
 
 The electrons' matrix elements μ_n(i) = <i|T_n(H/a)|i> = s_n + w_n·σ, n up to 2 R, are exact functions of the spins within
-R hops, cheap to propagate and linear in J and the hopping (:mod:`ase_klm.electrons.chebyshev`). The network turns them
+R hops, cheap to propagate and linear in J and the hopping (:mod:`ase_klm.nn.local_moments`). The network turns them
 into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars and vectors
 pass between neighbouring sites, equivariantly. All scalars are even and all vectors odd under reversal of the spins, and
 neighbours of a shell are added up: rotations of the spins, time reversal and the point group of the lattice are exact.
@@ -28,11 +28,11 @@ from ase import Atoms
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ase_klm.electrons.chebyshev import Cluster, LocalMoments
 from ase_klm.errors import KLMError
 from ase_klm.models.base import Labels, LatticeNetwork
 from ase_klm.nn.gather import neighbour_sum
-from ase_klm.nn.lattice import LatticeStars
+from ase_klm.nn.lattice import LatticeStars, Sites
+from ase_klm.nn.local_moments import Cluster, LocalMoments
 from ase_klm.nn.neighbourhoods import Neighbourhoods, shell_tables
 
 TYPICAL_CHI = -1.4
@@ -66,7 +66,7 @@ class Placed:
     J: float
     electrons: float | None
     chemical_potential: float | None
-    tables: dict[int, tuple[list[LocalMoments], list[Tensor]]] = field(default_factory=dict)
+    made: dict[int, tuple[list[LocalMoments], list[Tensor]]] = field(default_factory=dict)
 
 
 class ChebyshevNetwork(LatticeNetwork):
@@ -155,21 +155,21 @@ class ChebyshevNetwork(LatticeNetwork):
         rows = [sum(abs(self.hopping.get(shell, 0.0)) for shell in star.shells) for star in self.lattice.stars]
         return max(rows) + abs(self.hamiltonian["J"]) / 2
 
-    def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Placed:
-        """Tables of a structure; `hamiltonian` may give other values of J, filling, mu and kpts."""
+    def tables(self, sites: Sites, hamiltonian: Mapping[str, Any] | None = None) -> Placed:
+        """Of a structure; `hamiltonian` may give other values of J, filling, mu and kpts."""
         values = self.hamiltonian | dict(hamiltonian or {})
         copies = math.prod(values.get("kpts") or (1, 1, 1))  # a k-mesh stands for a supercell
-        n_states = 2 * len(atoms) * copies
+        n_states = 2 * len(sites) * copies
         filling = values.get("filling")
         return Placed(
-            Neighbourhoods(super().place(atoms)),
+            Neighbourhoods(sites.to(self.energy_shift.device)),
             float(values["J"]),
             None if filling is None else round(n_states * filling) / copies,
             values.get("mu"),
         )
 
-    def _tables(self, placed: Placed, replicas: int) -> tuple[list[LocalMoments], list[Tensor]]:
-        if replicas not in placed.tables:
+    def _made(self, placed: Placed, replicas: int) -> tuple[list[LocalMoments], list[Tensor]]:
+        if replicas not in placed.made:
             places, total = placed.places, replicas * len(placed.places)
             moments = [
                 LocalMoments(
@@ -182,13 +182,13 @@ class ChebyshevNetwork(LatticeNetwork):
                 )
                 for a, cluster in enumerate(self.clusters)
             ]
-            placed.tables[replicas] = moments, shell_tables(places, [s.shells for s in self.lattice.stars], replicas)
-        return placed.tables[replicas]
+            placed.made[replicas] = moments, shell_tables(places, [s.shells for s in self.lattice.stars], replicas)
+        return placed.made[replicas]
 
     def features(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
         """s_n and the components of w_n, shape (n_sites, K), of moments laid out as (3, n_sites)."""
         replicas = moments.shape[1] // len(placed.places)
-        tables, _ = self._tables(placed, replicas)
+        tables, _ = self._made(placed, replicas)
         if prepared is None:
             return torch.cat([local.rows(moments) for local in tables])
         return torch.cat(
@@ -205,7 +205,7 @@ class ChebyshevNetwork(LatticeNetwork):
     def prepare(self, moments: Tensor, placed: Placed) -> Prepared:
         """Moments of a training configuration and their derivatives, so that training propagates nothing anew."""
         laid_out = placed.places.laid_out(moments[None])
-        tables, _ = self._tables(placed, 1)
+        tables, _ = self._made(placed, 1)
         pairs = [local.rows_and_jacobian(laid_out) for local in tables]
         return Prepared(tuple(rows for rows, _ in pairs), tuple(jacobian for _, jacobian in pairs))
 
@@ -265,7 +265,7 @@ class ChebyshevNetwork(LatticeNetwork):
         batch = moments.shape[:-2]
         laid_out = placed.places.laid_out(moments.reshape(-1, *moments.shape[-2:]))
         replicas = laid_out.shape[1] // len(placed.places)
-        _, neighbours = self._tables(placed, replicas)
+        _, neighbours = self._made(placed, replicas)
         invariants, w = self._invariants(self.features(laid_out, placed, prepared))
         invariants = (invariants - self.invariant_mean) @ self.invariant_mixing
         h = self.embedding(torch.cat([invariants, self._labels(placed, replicas)], 1))
@@ -291,12 +291,12 @@ class ChebyshevNetwork(LatticeNetwork):
         change = chemical_potentials - self.chemical_potential
         return omega - n * change - chi * change**2 / 2
 
-    def total_energies(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
+    def total(self, sums: Tensor, placed: Placed) -> Tensor:
         """E at fixed filling, Ω at fixed mu."""
+        omega, n, chi = sums
         if placed.electrons is None:
-            mu = torch.as_tensor(placed.chemical_potential, dtype=torch.float64, device=moments.device)
-            return self.grand_potentials(moments, mu, placed, prepared)
-        omega, n, chi = self.local_terms(moments, placed, prepared).double().sum(-1)
+            change = placed.chemical_potential - self.chemical_potential
+            return omega - n * change - chi * change**2 / 2
         return omega + self.chemical_potential * placed.electrons + (placed.electrons - n) ** 2 / (2 * chi)
 
     def _labels(self, placed: Placed, replicas: int) -> Tensor:

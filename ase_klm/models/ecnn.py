@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ase import Atoms
 from e3nn import o3
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from ase_klm.errors import KLMError
 from ase_klm.models.base import LocalNetwork
 from ase_klm.nn.convolution import LatticeConvolution
 from ase_klm.nn.harmonics import solid_harmonics
-from ase_klm.nn.lattice import LatticeStars
+from ase_klm.nn.lattice import LatticeStars, Sites
 from ase_klm.nn.neighbourhoods import Neighbourhoods
 
 
@@ -84,29 +83,29 @@ class ECNN(LocalNetwork):
     def reach(self) -> int:
         return self.n_blocks + 1
 
-    def place(self, atoms: Atoms, hamiltonian: Any = None) -> Neighbourhoods:
-        return Neighbourhoods(super().place(atoms))
+    def tables(self, sites: Sites, hamiltonian: Any = None) -> Neighbourhoods:
+        return Neighbourhoods(sites.to(self.energy_shift.device))
 
     def site_terms(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         batch = moments.shape[:-2]
         laid_out = placed.laid_out(moments.reshape(-1, *moments.shape[-2:]))
         spins = solid_harmonics(laid_out, self.irreps.lmax)
-        tensors = [spin[None] for spin in spins]
+        tensors = [spin[:, None] for spin in spins]
         for block in self.blocks:
             new = [norm_activation(values) for values in block(tensors, spins, placed)]
             skipped = len(new) == len(tensors) and all(a.shape == b.shape for a, b in zip(new, tensors, strict=True))
             tensors = [a + b for a, b in zip(new, tensors, strict=True)] if skipped else new
         (scalars,) = self.output(tensors, spins, placed)
-        energies = self.perceptron(scalars[:, 0].mT)[:, 0]
+        energies = self.perceptron(scalars[0].mT)[:, 0]
         return placed.site_values(energies, len(energies) // len(placed)).view(*batch, -1)
 
 
 def norm_activation(values: Tensor) -> Tensor:
-    """Swish of the norm, along the tensor: f swish(abs(f)) / abs(f) = f / (1 + exp(-abs(f))); (channels, 2 l + 1, n).
+    """Swish of the norm, along the tensor: f swish(abs(f)) / abs(f) = f / (1 + exp(-abs(f))); (2 l + 1, channels, n).
 
     Equation 6 of the reference. The norm is rounded off at 1e-3, so that its derivatives exist at zero.
     """
-    norm = (values.square().sum(1, keepdim=True) + 1e-6).sqrt()
+    norm = (values.square().sum(0, keepdim=True) + 1e-6).sqrt()
     return values * torch.sigmoid(norm)
 
 

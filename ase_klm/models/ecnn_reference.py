@@ -44,7 +44,9 @@ class ReferenceECNN(nn.Module):
             if block is self.blocks[-1]:
                 features = new
                 break
-            parts = [new[:, s].reshape(len(new), mul, ir.dim) for (mul, ir), s in zip(target, target.slices(), strict=True)]
+            parts = [
+                new[:, s].reshape(len(new), mul, ir.dim) for (mul, ir), s in zip(target, target.slices(), strict=True)
+            ]
             activated = torch.cat([_activated(part).flatten(1) for part in parts], 1)
             features = activated + features if target == irreps else activated
             irreps = target
@@ -91,7 +93,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def _activated(values: Tensor) -> Tensor:
     """The norm activation for values (n, channels, 2 l + 1)."""
-    return norm_activation(values.permute(1, 2, 0)).permute(2, 0, 1)
+    return norm_activation(values.permute(2, 1, 0)).permute(2, 1, 0)
 
 
 def _spin_irreps(model: ECNN) -> o3.Irreps:

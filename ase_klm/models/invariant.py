@@ -24,15 +24,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from ase import Atoms
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ase_klm.electrons.chebyshev import Cluster
 from ase_klm.errors import KLMError
 from ase_klm.models.base import Labels, LocalNetwork
 from ase_klm.nn.gather import Table
-from ase_klm.nn.lattice import TOLERANCE, LatticeStars
+from ase_klm.nn.lattice import TOLERANCE, LatticeStars, Sites
+from ase_klm.nn.local_moments import Cluster
 
 Pair = tuple[int, int]
 
@@ -108,8 +107,8 @@ class InvariantNetwork(LocalNetwork):
     def reach(self) -> int:
         return self.radius
 
-    def place(self, atoms: Atoms, hamiltonian: Any = None) -> Neighbourhoods:
-        sites, device = self.lattice.place(atoms), self.energy_shift.device
+    def tables(self, sites: Sites, hamiltonian: Any = None) -> Neighbourhoods:
+        device = self.energy_shift.device
         tables = [
             torch.cat([self.clusters[a].table(sites, a)[torch.as_tensor(images)] for a, images in members], 1)
             for members in self.classes

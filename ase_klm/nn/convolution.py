@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.nn.functional import conv1d, conv2d, conv3d
 
-from ase_klm.nn.harmonics import coupled, coupling
+from ase_klm.nn.grid import Grid, wrapped
+from ase_klm.nn.harmonics import coupled, terms
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.neighbourhoods import Neighbourhoods
 
@@ -72,39 +74,53 @@ class LatticeConvolution(nn.Module):
     def _fan_in(self, target: int, displacements: int) -> int:
         return sum(self.source[path.source].mul * displacements for path in self.paths if path.target == target)
 
-    def _coupling(self, path: Path, like: Tensor) -> Tensor:
-        degrees = self.source[path.source].ir.l, self.degrees[path.spin], self.target[path.target].ir.l
-        return coupling(*degrees, like.dtype, like.device)
-
     def forward(self, tensors: Sequence[Tensor], spins: Sequence[Tensor], places: Neighbourhoods) -> list[Tensor]:
-        """Tensors (channels, 2 l + 1, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
+        """Tensors (2 l + 1, channels, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
         replicas = tensors[0].shape[-1] // len(places)
-        parts = []
-        start = 0
-        for sublattice in range(len(self.classes)):
-            weights = self.path_weights(sublattice)
-            sums: list[Tensor | None] = [None] * len(self.target)
-            count = replicas * len(places.sites.members[sublattice])
-            own = slice(start, start + count)
-            start += count
-            for number, values in enumerate(tensors):
-                used = [k for k, path in enumerate(self.paths) if path.source == number]
-                if not used:
-                    continue
-                components = values.shape[1]
-                table = places.tables(components, replicas)[sublattice]
-                around = table.gather(values.flatten(1)).flatten(0, 1)  # (channels · (D + 1), components · n)
-                kernel = torch.cat([weights[k].flatten(1) for k in used])
-                contracted = (kernel @ around).view(-1, components, count)
-                for k, part in zip(used, contracted.split([len(weights[k]) for k in used]), strict=True):
-                    path = self.paths[k]
-                    if self.degrees[path.spin] > 0:
-                        part = coupled(part, spins[path.spin][:, own], self._coupling(path, values))
-                    sums[path.target] = part if sums[path.target] is None else sums[path.target] + part
-            parts.append(sums)
-        if len(parts) == 1:
-            return parts[0]
-        return [torch.cat(stretch, -1) for stretch in zip(*parts, strict=True)]
+        weights = [self.path_weights(a) for a in range(len(self.classes))]
+        sums: list[Tensor | None] = [None] * len(self.target)
+        for number, values in enumerate(tensors):
+            used = [k for k, path in enumerate(self.paths) if path.source == number]
+            if not used:
+                continue
+            kernels = [torch.cat([own[k] for k in used]) for own in weights]  # (out, in, D + 1) of each sublattice
+            grid = places.sites.grid
+            if grid is not None and replicas == 1:
+                contracted = _on_grid(kernels, values, grid)
+            else:
+                contracted = torch.cat(
+                    [
+                        kernel.flatten(1) @ table.gather(values).flatten(1, 2)
+                        for kernel, table in zip(kernels, places.tables(replicas), strict=True)
+                    ],
+                    -1,
+                )
+            for k, part in zip(used, contracted.split([len(weights[0][k]) for k in used], 1), strict=True):
+                path = self.paths[k]
+                if self.degrees[path.spin] > 0:
+                    degrees = self.source[path.source].ir.l, self.degrees[path.spin], self.target[path.target].ir.l
+                    part = coupled(part, spins[path.spin], terms(*degrees), 2 * degrees[2] + 1)
+                sums[path.target] = part if sums[path.target] is None else sums[path.target] + part
+        return sums
+
+
+CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
+
+
+def _on_grid(kernels: list[Tensor], values: Tensor, grid: Grid) -> Tensor:
+    """Σ_d kernel_d values(r + d) by torch's convolutions: values (components, channels, n) to (components, out, n)."""
+    components, n_in, _ = values.shape
+    kinds, n_out = len(kernels), len(kernels[0])
+    whole = torch.stack(
+        [
+            torch.cat([kernel, kernel.new_zeros(n_out, n_in, 1)], -1)[..., places.to(kernel.device)]
+            for kernel, places in zip(kernels, grid.places, strict=True)
+        ]
+    )  # (sublattice, out, in, sublattice of the neighbour, *box)
+    whole = whole.transpose(2, 3).flatten(2, 3).flatten(0, 1)
+    cells = values.view(components, n_in, kinds, *grid.shape).transpose(1, 2).flatten(1, 2)
+    found = CONVOLUTIONS[len(grid.shape)](wrapped(cells, grid.reach), whole)
+    return found.view(components, kinds, n_out, -1).transpose(1, 2).reshape(components, n_out, -1)
 
 
 def _weight_classes(shells: Sequence[int], ends: Sequence[int], tied: bool) -> list[int]:

@@ -6,21 +6,21 @@ time reversal: a spin is 1o.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from e3nn import o3
 from torch import Tensor
+from torch.autograd import Function
 
 
 @cache
-def coupling(
-    l1: int, l2: int, l3: int, dtype: torch.dtype = torch.float64, device: torch.device | None = None
-) -> Tensor:
-    """Coefficients that couple degrees l1 and l2 to l3, shape (2 l1 + 1, 2 l2 + 1, 2 l3 + 1).
+def coupling(l1: int, l2: int, l3: int) -> Tensor:
+    """Coefficients that couple degrees l1 and l2 to l3, shape (2 l1 + 1, 2 l2 + 1, 2 l3 + 1), float64.
 
     They are sqrt(2 l3 + 1) times Wigner's 3j symbols: independent components of variance 1 couple to variance 1.
     """
-    return (o3.wigner_3j(l1, l2, l3, dtype=torch.float64) * (2 * l3 + 1) ** 0.5).to(device, dtype)
+    return o3.wigner_3j(l1, l2, l3, dtype=torch.float64) * (2 * l3 + 1) ** 0.5
 
 
 @cache
@@ -46,22 +46,86 @@ def solid_harmonics(moments: Tensor, degree: int) -> list[Tensor]:
     return found
 
 
-def coupled(values: Tensor, spin: Tensor, coefficients: Tensor) -> Tensor:
+Terms = tuple[tuple[int, int, int, float], ...]
+"""Non-zero coefficients of a coupling: components of both factors and of the product, and the coefficient."""
+
+
+@cache
+def terms(l1: int, l2: int, l3: int) -> Terms:
+    """The non-zero entries of `coupling`."""
+    table = coupling(l1, l2, l3)
+    found = torch.nonzero(table.abs() > 1e-12).tolist()
+    return tuple((m, f, o, float(table[m, f, o])) for m, f, o in found)
+
+
+def coupled(values: Tensor, spin: Tensor, sparse: Terms, components: int) -> Tensor:
     """Products of tensors on each site with a tensor of its spin.
 
     Parameters
     ----------
     values : Tensor
-        Shape (channels, 2 l1 + 1, n).
+        Shape (2 l1 + 1, channels, n).
     spin : Tensor
         Shape (2 l2 + 1, n).
-    coefficients : Tensor
-        Shape (2 l1 + 1, 2 l2 + 1, 2 l3 + 1).
+    sparse : tuple
+        `terms` of the coupling.
+    components : int
+        2 l3 + 1.
 
     Returns
     -------
     Tensor
-        Shape (channels, 2 l3 + 1, n).
+        Shape (2 l3 + 1, channels, n).
     """
-    products = (values[:, :, None] * spin).flatten(1, 2)
-    return coefficients.flatten(0, 1).mT @ products
+    return _Coupled.apply(values, spin, sparse, components)
+
+
+def _turned(sparse: Terms) -> Terms:
+    """The same coefficients, from the product and the spin back to the first factor."""
+    return tuple((o, f, m, c) for m, f, o, c in sparse)
+
+
+class _Coupled(Function):
+    """A sum over non-zero terms, one pass over memory each; its derivatives are couplings again."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, spin: Tensor, sparse: Terms, components: int) -> Tensor:
+        ctx.save_for_backward(values, spin)
+        ctx.sparse = sparse
+        found = values.new_zeros(components, *values.shape[1:])
+        for m, f, o, c in sparse:
+            found[o].addcmul_(values[m], spin[f], value=c)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        values, spin = ctx.saved_tensors
+        by_values = by_spin = None
+        if ctx.needs_input_grad[0]:
+            by_values = _Coupled.apply(gradient, spin, _turned(ctx.sparse), len(values))
+        if ctx.needs_input_grad[1]:
+            by_spin = _Contracted.apply(values, gradient, ctx.sparse, len(spin))
+        return by_values, by_spin, None, None
+
+
+class _Contracted(Function):
+    """Derivative of a coupling by the spin: sums over channels of products of two tensors, shape (2 l2 + 1, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, gradient: Tensor, sparse: Terms, components: int) -> Tensor:
+        ctx.save_for_backward(values, gradient)
+        ctx.sparse = sparse
+        found = values.new_zeros(components, *values.shape[1:])
+        for m, f, o, c in sparse:
+            found[f].addcmul_(values[m], gradient[o], value=c)
+        return found.sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, spin: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        values, gradient = ctx.saved_tensors
+        by_values = by_gradient = None
+        if ctx.needs_input_grad[0]:
+            by_values = _Coupled.apply(gradient, spin, _turned(ctx.sparse), len(values))
+        if ctx.needs_input_grad[1]:
+            by_gradient = _Coupled.apply(values, spin, ctx.sparse, len(gradient))
+        return by_values, by_gradient, None, None

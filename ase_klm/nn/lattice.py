@@ -8,7 +8,6 @@ stars, whatever its size and the shape of its cell. Displacements are in units o
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import neighbour_shells
+from ase_klm.nn.grid import Grid, cells_in_order, grid_offsets
 
 TOLERANCE = 0.02
 """Displacements that agree within this fraction of the shortest bond are the same."""
@@ -58,17 +58,58 @@ class Sites:
         Site numbers of each sublattice, shape (n_a,).
     neighbours : tuple of Tensor
         Site numbers at each displacement of the star, shape (D_a, n_a).
+    grid : Grid or None
+        Where the members of each sublattice, as they are listed, fill a regular grid.
     """
 
     members: tuple[Tensor, ...]
     neighbours: tuple[Tensor, ...]
+    grid: Grid | None = None
 
     def __len__(self) -> int:
         return sum(map(len, self.members))
 
+    @cached_property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """Sublattice of each site, and its number there."""
+        sublattice, row = torch.empty((2, len(self)), dtype=torch.int64, device=self.members[0].device)
+        for a, members in enumerate(self.members):
+            sublattice[members] = a
+            row[members] = torch.arange(len(members), device=members.device)
+        return sublattice, row
+
+    def restricted(self, chosen: Tensor) -> "Sites":
+        """Some of the sites, numbered anew in the order given; neighbours that are left out become the first of them."""
+        number = torch.zeros(len(self), dtype=torch.int64)
+        number[chosen] = torch.arange(len(chosen))
+        sublattice, row = self.rows
+        own, neighbours = [], []
+        for a, table in enumerate(self.neighbours):
+            some = torch.nonzero(sublattice[chosen] == a)[:, 0]
+            own.append(some)
+            neighbours.append(number[table[:, row[chosen[some]]]])
+        return Sites(tuple(own), tuple(neighbours))
+
+    def around(self, chosen: Tensor, bonds: int) -> Tensor:
+        """The sites chosen and all within some bonds of them, in the order in which they are met."""
+        met = torch.zeros(len(self), dtype=torch.bool)
+        met[chosen] = True
+        found, edge = [chosen], chosen
+        sublattice, row = self.rows
+        for _ in range(bonds):
+            reached = torch.cat(
+                [table[:, row[edge[sublattice[edge] == a]]].flatten() for a, table in enumerate(self.neighbours)]
+            )
+            reached = reached[~met[reached]]
+            met[reached] = True
+            edge = _first_occurrences(reached)
+            found.append(edge)
+        return torch.cat(found)
+
     def to(self, device: torch.device | str) -> "Sites":
         """Copy on a device."""
-        return Sites(tuple(m.to(device) for m in self.members), tuple(n.to(device) for n in self.neighbours))
+        members, neighbours = (tuple(part.to(device) for part in parts) for parts in (self.members, self.neighbours))
+        return Sites(members, neighbours, self.grid)
 
 
 @dataclass(frozen=True)
@@ -103,30 +144,38 @@ class LatticeStars:
         return _classified(atoms, shells)[0]
 
     def place(self, atoms: Atoms) -> Sites:
-        """Find sublattices and neighbours of a structure.
+        """Find sublattices and neighbours of a structure; on a regular grid, members are listed in its order.
 
         Raises
         ------
         KLMError
             When the structure has other species, or sites that see other displacements.
         """
-        found, sites = _classified(atoms, self.shells)
-        order = [self._matching(star, [star.ends for star in found.stars], found) for star in found.stars]
-        members = [
-            [sites.members[a] for a, known in enumerate(order) if known == sublattice]
-            for sublattice in range(len(self.stars))
-        ]
-        neighbours = [
-            [sites.neighbours[a] for a, known in enumerate(order) if known == sublattice]
-            for sublattice in range(len(self.stars))
-        ]
-        empty = torch.zeros(0, dtype=torch.int64)
-        return Sites(
-            tuple(m[0] if m else empty for m in members),
-            tuple(n[0] if n else empty[None].expand(len(s), 0) for n, s in zip(neighbours, self.stars, strict=True)),
-        )
+        sites = self._placed(atoms)
+        found = cells_in_order(atoms)
+        if found is None or len({len(members) for members in sites.members}) > 1:
+            return sites
+        shape, places = found
+        orders = [torch.as_tensor(np.argsort(places[members])) for members in sites.members]
+        members = tuple(m[order] for m, order in zip(sites.members, orders, strict=True))
+        neighbours = tuple(table[:, order] for table, order in zip(sites.neighbours, orders, strict=True))
+        grid = grid_offsets(shape, [table.numpy() for table in neighbours], places, [s.ends for s in self.stars])
+        return Sites(members, neighbours, grid)
 
-    def _matching(self, star: Star, _: Any, found: "LatticeStars") -> int:
+    def _placed(self, atoms: Atoms) -> Sites:
+        found, sites = _classified(atoms, self.shells)
+        kinds = [self._matching(star) for star in found.stars]
+        missing = [star for a, star in enumerate(self.stars) if a not in kinds]
+        if missing:
+            raise KLMError(
+                "this network was trained on a lattice with more kinds of sites",
+                f"no site here sees {_listed(missing[0])} (in units of the shortest bond)",
+                "use the lattice of its card, or train a network for yours",
+            )
+        order = np.argsort(kinds)
+        return Sites(tuple(sites.members[a] for a in order), tuple(sites.neighbours[a] for a in order))
+
+    def _matching(self, star: Star) -> int:
         for number, known in enumerate(self.stars):
             if known.species == star.species and _same_star(known, star):
                 return number
@@ -143,6 +192,12 @@ class LatticeStars:
             f" and the network knows {' or '.join(_listed(known) for known in self.stars)}",
             "use the lattice of its card, with periodic boundaries, or train a network for yours",
         )
+
+
+def _first_occurrences(values: Tensor) -> Tensor:
+    """Distinct values in the order in which they come."""
+    _, first = np.unique(values.numpy(), return_index=True)
+    return values[torch.as_tensor(np.sort(first))]
 
 
 def _same_star(a: Star, b: Star) -> bool:

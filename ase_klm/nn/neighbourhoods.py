@@ -20,14 +20,10 @@ class Neighbourhoods:
         self.sites = sites
         self.device = sites.members[0].device
         self.inverse = torch.argsort(torch.cat(sites.members))
-        self.sublattice = torch.empty_like(self.inverse)
-        self.number = torch.empty_like(self.inverse)
-        for a, members in enumerate(sites.members):
-            self.sublattice[members] = a
-            self.number[members] = torch.arange(len(members), device=self.device)
+        self.sublattice, self.number = sites.rows
         self.sizes = torch.tensor([len(members) for members in sites.members], device=self.device)
         self.starts = self.sizes.cumsum(0) - self.sizes
-        self._tables: dict[tuple[int, int], list[Table]] = {}
+        self._tables: dict[int, list[Table]] = {}
 
     def __len__(self) -> int:
         return len(self.inverse)
@@ -53,22 +49,14 @@ class Neighbourhoods:
         step = torch.arange(replicas, device=self.device)[:, None] * self.sizes[a][..., None, :]
         return (place[..., None, :] + step).flatten(-2)
 
-    def tables(self, components: int, replicas: int) -> list[Table]:
-        """Who reads whom, for tensors of so many components: index (D + 1, components · replicas · n) a sublattice.
-
-        The site itself comes before its D neighbours.
-        """
-        if (components, replicas) not in self._tables:
-            total = replicas * len(self)
-            shift = total * torch.arange(components, device=self.device)[:, None]
-            self._tables[components, replicas] = [
-                Table(
-                    (shift + self.lifted(torch.cat([own[None], others]), replicas)[:, None]).flatten(1),
-                    components * total,
-                )
+    def tables(self, replicas: int) -> list[Table]:
+        """Who reads whom: index (D + 1, replicas · n) of each sublattice, the site itself before its D neighbours."""
+        if replicas not in self._tables:
+            self._tables[replicas] = [
+                Table(self.lifted(torch.cat([own[None], others]), replicas), replicas * len(self))
                 for own, others in zip(self.sites.members, self.sites.neighbours, strict=True)
             ]
-        return self._tables[components, replicas]
+        return self._tables[replicas]
 
 
 def shell_tables(places: Neighbourhoods, shells: Sequence[Sequence[int]], replicas: int) -> list[Tensor]:

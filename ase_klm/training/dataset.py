@@ -17,7 +17,6 @@ from ase_klm.models.base import Labels, LatticeNetwork
 from ase_klm.potentials.network import LONGEST_DEVIATION
 from ase_klm.validate import Array, checked_atoms
 
-
 LARGEST_PREPARED = 8 * 2**30
 """Bytes of a group that networks may keep; beyond, they work each configuration out anew at every step."""
 

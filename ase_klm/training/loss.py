@@ -66,9 +66,7 @@ class Values:
     excess: Tensor | None = None
 
     @classmethod
-    def of(
-        cls, moments: Tensor, energies: Tensor, magnetic_forces: Tensor, excess: Tensor | None = None
-    ) -> "Values":
+    def of(cls, moments: Tensor, energies: Tensor, magnetic_forces: Tensor, excess: Tensor | None = None) -> "Values":
         """From energies (configurations,) in eV, and moments and magnetic forces (configurations, N, 3)."""
         e = directions(moments.detach()).reshape(-1, 3)
         return cls(energies / moments.shape[-2], magnetic_forces.reshape(-1, 3), e, excess)

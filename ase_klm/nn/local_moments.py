@@ -87,9 +87,7 @@ class Cluster:
 
     def table(self, sites: Sites, sublattice: int) -> Tensor:
         """Site numbers of the cluster around each member of the sublattice, shape (M, n)."""
-        row = torch.zeros(len(sites), dtype=torch.int64)
-        for members in sites.members:
-            row[members] = torch.arange(len(members))
+        _, row = sites.rows
         rows = [sites.members[sublattice]]
         for path in self.paths[1:]:
             start, d = path
