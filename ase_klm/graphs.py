@@ -322,6 +322,7 @@ class _TranslationTest:
 
     def __init__(self, scaled: NDArray[np.float64], numbers: NDArray[np.int64]) -> None:
         self.scaled, self.numbers = scaled, numbers
+        self.tolerance = min(1e-5, 1e-2 / len(scaled))  # well below the distance of neighbours in a large cell
         self.tree = cKDTree(scaled % 1.0 % 1.0, boxsize=1.0)
 
     def __call__(self, shift: NDArray[np.float64]) -> bool:
@@ -335,4 +336,4 @@ class _TranslationTest:
 
     def _hits(self, places: NDArray[np.float64], numbers: NDArray[np.int64] | np.int64) -> NDArray[np.bool_]:
         distance, image = self.tree.query(places % 1.0 % 1.0)
-        return np.asarray((distance < 1e-5) & (self.numbers[image] == numbers))
+        return np.asarray((distance < self.tolerance) & (self.numbers[image] == numbers))

@@ -173,3 +173,8 @@ def test_shells_split_by_displacements_are_reported():
     atoms.rattle(0.03, seed=1)
     with pytest.warns(KLMWarning, match="displaced"):
         graphs.neighbour_shells(atoms, [1])
+
+
+def test_primitive_vectors_of_a_large_lattice():
+    atoms = lattices.chain(size=150_000)  # neighbours are 7e-6 of the cell apart
+    np.testing.assert_allclose(graphs.primitive_vectors(atoms), [[1.0, 0.0, 0.0]])

@@ -52,7 +52,7 @@ class ECNN(LocalNetwork):
     ) -> None:
         super().__init__(lattice)
         self.irreps, self.n_blocks, self.readout = _checked_irreps(irreps, time_reversal), blocks, tuple(readout)
-        self.time_reversal, self.tied = time_reversal, tied
+        self.time_reversal, self.tied, self.degree = time_reversal, tied, self.irreps.lmax
         parity = -1 if time_reversal else 1
         lmax = self.irreps.lmax
         source = o3.Irreps([(1, (l, parity**l)) for l in range(lmax + 1)])
@@ -89,7 +89,7 @@ class ECNN(LocalNetwork):
     def site_terms(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         batch = moments.shape[:-2]
         laid_out = placed.laid_out(moments.reshape(-1, *moments.shape[-2:]))
-        spins = solid_harmonics(laid_out, self.irreps.lmax)
+        spins = solid_harmonics(laid_out, self.degree)
         tensors = [spin[:, None] for spin in spins]
         for block in self.blocks:
             new = [norm_activation(values) for values in block(tensors, spins, placed)]

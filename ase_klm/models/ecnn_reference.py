@@ -30,14 +30,16 @@ class ReferenceECNN(nn.Module):
         self.spin = _spin_irreps(model)
         with torch.random.fork_rng(), _default_dtype(model.energy_shift.dtype):
             # e3nn draws weights, which are replaced at once, and keeps its constants in the default precision
-            self.blocks = nn.ModuleList(_Convolution(block, self.spin) for block in (*model.blocks, model.output))
+            scalars = o3.Irreps([(model.irreps.count("0e"), (0, 1))])
+            irreps = [self.spin, *(model.irreps for _ in model.blocks), scalars]
+            layers = zip((*model.blocks, model.output), irreps[:-1], irreps[1:], strict=True)
+            self.blocks = nn.ModuleList(_Convolution(layer, *ends, self.spin) for layer, *ends in layers)
 
     def forward(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         """Site energies, eV, shape (N,), of moments (N, 3)."""
         index = torch.cat([placed.sites.members[0][None], placed.sites.neighbours[0]])  # (D + 1, N)
-        order = self.spin.sort().irreps
         spins = o3.spherical_harmonics(self.spin, moments, normalize=False, normalization="component")
-        features, irreps = spins, order
+        features, irreps = spins, self.spin
         for block in self.blocks:
             new = block(features, spins[:, :4], index)
             target = block.target
@@ -55,9 +57,9 @@ class ReferenceECNN(nn.Module):
 
 
 class _Convolution(nn.Module):
-    def __init__(self, convolution: LatticeConvolution, spin: o3.Irreps) -> None:
+    def __init__(self, convolution: LatticeConvolution, source: o3.Irreps, target: o3.Irreps, spin: o3.Irreps) -> None:
         super().__init__()
-        self.source, self.target = convolution.source, convolution.target
+        self.source, self.target = source, target
         places = len(convolution.classes[0])
         gathered = o3.Irreps([(mul * places, ir) for mul, ir in self.source])
         self.product = o3.TensorProduct(

@@ -21,11 +21,13 @@ from ase_klm.nn.neighbourhoods import Neighbourhoods
 
 
 class Path(NamedTuple):
-    """Numbers of the irreps that are coupled, and the degree of the spin tensor."""
+    """Numbers of the irreps that are coupled, their degrees, and the channels before and after."""
 
     source: int
     spin: int
     target: int
+    degrees: tuple[int, int, int]
+    channels: tuple[int, int]
 
 
 class LatticeConvolution(nn.Module):
@@ -46,21 +48,20 @@ class LatticeConvolution(nn.Module):
         self, lattice: LatticeStars, source: o3.Irreps, target: o3.Irreps, spin: o3.Irreps, tied: bool = False
     ) -> None:
         super().__init__()
-        self.source, self.target = source, target
+        self.n_targets = len(target)
         self.paths = [
-            Path(i, f, o)
-            for i, (_, left) in enumerate(source)
+            Path(i, f, o, (left.l, right.l, out.l), (inputs, outputs))
+            for i, (inputs, left) in enumerate(source)
             for f, (_, right) in enumerate(spin)
-            for o, (_, out) in enumerate(target)
+            for o, (outputs, out) in enumerate(target)
             if out in left * right
         ]
-        self.degrees = [irrep.l for _, irrep in spin]
         self.classes = [_weight_classes(star.shells, star.ends, tied) for star in lattice.stars]
         self.weights = nn.ParameterList()  # sublattice by sublattice, one a path: (out, in, class)
         for classes in self.classes:
             for path in self.paths:
-                shape = (target[path.target].mul, source[path.source].mul, max(classes) + 1)
-                self.weights.append(nn.Parameter(torch.randn(shape)))
+                inputs, outputs = path.channels
+                self.weights.append(nn.Parameter(torch.randn(outputs, inputs, max(classes) + 1)))
 
     def path_weights(self, sublattice: int) -> list[Tensor]:
         """Weights of each path as they enter, (out, in, D + 1), normalised by the number of terms of each output."""
@@ -72,21 +73,21 @@ class LatticeConvolution(nn.Module):
         ]
 
     def _fan_in(self, target: int, displacements: int) -> int:
-        return sum(self.source[path.source].mul * displacements for path in self.paths if path.target == target)
+        return sum(path.channels[0] * displacements for path in self.paths if path.target == target)
 
     def forward(self, tensors: Sequence[Tensor], spins: Sequence[Tensor], places: Neighbourhoods) -> list[Tensor]:
         """Tensors (2 l + 1, channels, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
         replicas = tensors[0].shape[-1] // len(places)
         weights = [self.path_weights(a) for a in range(len(self.classes))]
-        sums: list[Tensor | None] = [None] * len(self.target)
+        sums: list[Tensor | None] = [None] * self.n_targets
         for number, values in enumerate(tensors):
             used = [k for k, path in enumerate(self.paths) if path.source == number]
             if not used:
                 continue
             kernels = [torch.cat([own[k] for k in used]) for own in weights]  # (out, in, D + 1) of each sublattice
             grid = places.sites.grid
-            if grid is not None and replicas == 1:
-                contracted = _on_grid(kernels, values, grid)
+            if grid is not None:
+                contracted = _on_grid(kernels, values, replicas, grid)
             else:
                 contracted = torch.cat(
                     [
@@ -97,9 +98,8 @@ class LatticeConvolution(nn.Module):
                 )
             for k, part in zip(used, contracted.split([len(weights[0][k]) for k in used], 1), strict=True):
                 path = self.paths[k]
-                if self.degrees[path.spin] > 0:
-                    degrees = self.source[path.source].ir.l, self.degrees[path.spin], self.target[path.target].ir.l
-                    part = coupled(part, spins[path.spin], terms(*degrees), 2 * degrees[2] + 1)
+                if path.degrees[1] > 0:
+                    part = coupled(part, spins[path.spin], terms(*path.degrees), 2 * path.degrees[2] + 1)
                 sums[path.target] = part if sums[path.target] is None else sums[path.target] + part
         return sums
 
@@ -107,7 +107,7 @@ class LatticeConvolution(nn.Module):
 CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
 
 
-def _on_grid(kernels: list[Tensor], values: Tensor, grid: Grid) -> Tensor:
+def _on_grid(kernels: list[Tensor], values: Tensor, replicas: int, grid: Grid) -> Tensor:
     """Σ_d kernel_d values(r + d) by torch's convolutions: values (components, channels, n) to (components, out, n)."""
     components, n_in, _ = values.shape
     kinds, n_out = len(kernels), len(kernels[0])
@@ -118,9 +118,11 @@ def _on_grid(kernels: list[Tensor], values: Tensor, grid: Grid) -> Tensor:
         ]
     )  # (sublattice, out, in, sublattice of the neighbour, *box)
     whole = whole.transpose(2, 3).flatten(2, 3).flatten(0, 1)
-    cells = values.view(components, n_in, kinds, *grid.shape).transpose(1, 2).flatten(1, 2)
-    found = CONVOLUTIONS[len(grid.shape)](wrapped(cells, grid.reach), whole)
-    return found.view(components, kinds, n_out, -1).transpose(1, 2).reshape(components, n_out, -1)
+    cells = values.reshape(components, n_in, kinds, replicas, *grid.shape).movedim(3, 1).transpose(2, 3)
+    found = CONVOLUTIONS[len(grid.shape)](wrapped(cells.flatten(2, 3).flatten(0, 1), grid.reach), whole)
+    return (
+        found.view(components, replicas, kinds, n_out, -1).transpose(2, 3).movedim(1, 3).reshape(components, n_out, -1)
+    )
 
 
 def _weight_classes(shells: Sequence[int], ends: Sequence[int], tied: bool) -> list[int]:

@@ -87,7 +87,7 @@ def grid_offsets(
     """
     used = [axis for axis, n in enumerate(shape) if n > 1]
     lengths = tuple(shape[axis] for axis in used)
-    if not used:
+    if not used or any(table.shape[1] != np.prod(lengths) for table in tables):
         return None
     cells = np.arange(int(np.prod(lengths))).reshape(lengths)
     offsets = []
@@ -97,7 +97,7 @@ def grid_offsets(
             target = np.array(np.unravel_index(places[neighbours[0]], lengths))
             shift = (target + np.array(lengths) // 2) % lengths - np.array(lengths) // 2
             expected = np.roll(cells, tuple(-shift), tuple(range(len(lengths)))).ravel()
-            if len(neighbours) != cells.size or not np.array_equal(places[neighbours], expected):
+            if not np.array_equal(places[neighbours], expected):
                 return None
             shifts.append(tuple(int(x) for x in shift))
         offsets.append(tuple(shifts))

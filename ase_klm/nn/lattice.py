@@ -79,15 +79,16 @@ class Sites:
         return sublattice, row
 
     def restricted(self, chosen: Tensor) -> "Sites":
-        """Some of the sites, numbered anew in the order given; neighbours that are left out become the first of them."""
-        number = torch.zeros(len(self), dtype=torch.int64)
+        """Some of the sites, numbered anew in the order given; a neighbour that is left out becomes the site itself."""
+        number = torch.full((len(self),), -1)
         number[chosen] = torch.arange(len(chosen))
         sublattice, row = self.rows
         own, neighbours = [], []
         for a, table in enumerate(self.neighbours):
             some = torch.nonzero(sublattice[chosen] == a)[:, 0]
+            found = number[table[:, row[chosen[some]]]]
             own.append(some)
-            neighbours.append(number[table[:, row[chosen[some]]]])
+            neighbours.append(torch.where(found < 0, some, found))
         return Sites(tuple(own), tuple(neighbours))
 
     def around(self, chosen: Tensor, bonds: int) -> Tensor:
@@ -122,21 +123,6 @@ class LatticeStars:
     def shells(self) -> tuple[int, ...]:
         """Neighbour shells that take part."""
         return tuple(sorted({shell for star in self.stars for shell in star.shells}))
-
-    @cached_property
-    def reverse(self) -> tuple[tuple[int, ...], ...]:
-        """For each sublattice and displacement d to b, the number of -d in the star of b."""
-        return tuple(
-            tuple(
-                self._number(end, tuple(-x for x in vector))
-                for vector, end in zip(star.displacements, star.ends, strict=True)
-            )
-            for star in self.stars
-        )
-
-    def _number(self, sublattice: int, vector: tuple[float, ...]) -> int:
-        distances = np.abs(np.array(self.stars[sublattice].displacements) - np.array(vector)).max(1)
-        return int(np.argmin(distances))
 
     @classmethod
     def of(cls, atoms: Atoms, shells: Iterable[int]) -> "LatticeStars":

@@ -78,10 +78,11 @@ class BoundNetwork(BoundPotential):
         self.model = network.model.to(self.device)
         self.dtype = self.model.energy_shift.dtype
         self._check_lengths(self.moments)
+        sites = self.model.lattice.place(self.reference)
         self.tiles: list[Tile] = []
         if self.n_atoms > network.largest_tile:
-            self.tiles = tiles(self.model, self.reference, network.largest_tile, network.hamiltonian)
-        self.placed: Any = self.model.place(self.reference, network.hamiltonian)
+            self.tiles = tiles(self.model, self.reference, sites, network.largest_tile, network.hamiltonian)
+        self.placed: Any = self.model.tables(sites, network.hamiltonian)
 
     def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         return self.model(moments.to(self.dtype), self.placed)
