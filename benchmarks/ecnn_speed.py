@@ -132,7 +132,7 @@ def against_reference(device: str, seconds: float, compiled: bool, size: int = 9
         m = moments.clone().requires_grad_()
         return -torch.autograd.grad(reference(m, placed).sum(), m)[0]
 
-    fields = ways[-1].evaluate(atomic=False).magnetic_forces
+    fields = ways[0].evaluate(atomic=False).magnetic_forces
     deviation = float((fields - general()).abs().max() / fields.square().mean().sqrt())
     ours = [lambda bound=bound: bound.evaluate(atomic=False) for bound in ways]
     return len(atoms), medians((general, *ours), device, 3 * seconds), deviation

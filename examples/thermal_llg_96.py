@@ -6,10 +6,14 @@ the correlation <S·S'> of nearest neighbours falls from 0 towards -1, as far as
 large lattice would take an hour. The small one is exact, and shows whether the network is right; a second network run
 has the same 24 × 24 start and the same noise, so that what differs there is the network's doing.
 
-The network was trained on random spins only, so its errors on spins of the exact run, at the start, half-way and at the
-end, are printed as well: they say how far to trust it on what it was not shown.
+Errors of the network on spins of the exact run, at the start, half-way and at the end, are printed as well: they say
+how far to trust it on what it was not shown. A network that has seen random spins only orders too much, to -0.7 instead
+of -0.52: the chemical potential falls by 0.6 eV on the way. One that was trained for four minutes on random spins and
+snapshots of quenches, as train_chebyshev.toml says, follows the exact run within 0.03:
 
-Takes about ten minutes on two cores; --steps 20 shows the beginning in two. Writes thermal_llg_96.png, the correlation
+    python thermal_llg_96.py --model square-chebyshev/best.safetensors
+
+Takes six minutes on two cores; --steps 20 shows the beginning in one. Writes thermal_llg_96.png, the correlation
 and the energy against time and the spins of the large lattice, and the trajectories, a frame every four steps.
 """
 
@@ -108,8 +112,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the start and the noise (%(default)s)")
     options = parser.parse_args()
 
-    # single precision: errors of 1e-5 are nothing to noisy dynamics, and it takes half the time
-    exact = KondoEDCalculator(hopping={1: 1.0}, J=7.0, filling=0.48, dtype="float32")
+    exact = KondoEDCalculator(hopping={1: 1.0}, J=7.0, filling=0.48)
     plan = [("network", ECNNCalculator(options.model), options.size)]
     plan += [("network", ECNNCalculator(options.model), options.exact), ("exact", exact, options.exact)]
     runs = {f"{name} {size}²": quench(f"{name}-{size}", calc, size, options) for name, calc, size in plan}

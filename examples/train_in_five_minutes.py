@@ -49,7 +49,7 @@ def main() -> None:
     )
     training, validation = split(frames, 0.1)
 
-    torch.set_num_threads(1)  # the tensors are small, and two threads would be slower
+    torch.set_num_threads(1)  # the tensors are small: more threads gain little
     model = ECNN.for_atoms(atoms, shells=(1, 2), seed=0)
     print(f"{model.n_weights} weights; {len(training)} configurations to train, {len(validation)} held apart")
     directory = options.folder / "network"

@@ -78,8 +78,8 @@ def load(path: Path) -> list[Atoms]:
         if magnetic_forces[i] is not None:
             atoms.set_array("magnetic_forces", magnetic_forces[i], float, (3,))
         atoms.info |= {name: text[i] for name, text in texts.items() if text[i]}
-        if mu[i] is not None:
-            atoms.info["chemical_potential"] = float(mu[i])
+        if (potential := mu[i]) is not None:
+            atoms.info["chemical_potential"] = float(potential)
         if results:
             atoms.calc = SinglePointCalculator(atoms, **results)
         structures.append(atoms)

@@ -35,8 +35,8 @@ class Labels:
 class LatticeNetwork(nn.Module, ABC):
     """The energy of a spin lattice as a differentiable function of the moments.
 
-    A network belongs to the stars of a lattice (species and displacements of neighbours), not to its size. It is rebuilt
-    from its `hyperparameters` and a state dictionary.
+    A network belongs to the stars of a lattice (species and displacements of neighbours), not to its size. It is
+    rebuilt from its `hyperparameters` and a state dictionary.
 
     Parameters
     ----------

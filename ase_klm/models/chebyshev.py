@@ -1,17 +1,18 @@
 """Network of local Chebyshev moments of the Kondo lattice.
 
-The electrons' matrix elements μ_n(i) = <i|T_n(H/a)|i> = s_n + w_n·σ, n up to 2 R, are exact functions of the spins within
-R hops, cheap to propagate and linear in J and the hopping (:mod:`ase_klm.nn.local_moments`). The network turns them
-into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars and vectors
-pass between neighbouring sites, equivariantly. All scalars are even and all vectors odd under reversal of the spins, and
-neighbours of a shell are added up: rotations of the spins, time reversal and the point group of the lattice are exact.
+The electrons' matrix elements μ_n(i) = <i|T_n(H/a)|i> = s_n + w_n·σ, n up to 2 R, are exact functions of the spins
+within R hops, cheap to propagate and polynomials of J and the hopping (:mod:`ase_klm.nn.local_moments`). The network
+turns them into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars and
+vectors pass between neighbouring sites, equivariantly. All scalars are even and all vectors odd under reversal of the
+spins, and neighbours of a shell are added up: rotations of the spins, time reversal and the point group of the lattice
+are exact.
 
 Scalars h_i (channels) and vectors V_i (vector channels) of a layer:
 
     M_i = Σ_shells Σ_j W V_j,   h_i += MLP(h_i, Σ_j U h_j, V·M, M·M, V·V),   V_i += g(h_i) A V_i + g'(h_i) A' M_i
 
-What no local model can know is the chemical potential μ of a sample with a fixed number of electrons N: it belongs to the
-whole sample. So the network gives local grand potentials to second order around a reference μ0,
+What no local model can know is the chemical potential μ of a sample with a fixed number of electrons N: it belongs to
+the whole sample. So the network gives local grand potentials to second order around a reference μ0,
 
     Ω(μ) = Σ_i [ω_i - n_i (μ - μ0) - χ_i (μ - μ0)²/2],      N = -∂Ω/∂μ = Σ_i [n_i + χ_i (μ - μ0)],
 
@@ -19,8 +20,9 @@ and the energy at fixed N is their Legendre transform, E = Σ_i ω_i + μ0 N + (
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -34,6 +36,7 @@ from ase_klm.nn.gather import neighbour_sum
 from ase_klm.nn.lattice import LatticeStars, Sites
 from ase_klm.nn.local_moments import Cluster, LocalMoments
 from ase_klm.nn.neighbourhoods import Neighbourhoods, shell_tables
+from ase_klm.validate import checked_number
 
 TYPICAL_CHI = -1.4
 """Logarithm, nearly, of the density of states at the chemical potential from which training begins, 0.22 / eV."""
@@ -64,8 +67,8 @@ class Placed:
 
     places: Neighbourhoods
     J: float
-    electrons: float | None
-    chemical_potential: float | None
+    electrons: float | None  # None at a fixed chemical potential
+    chemical_potential: float
     made: dict[int, tuple[list[LocalMoments], list[Tensor]]] = field(default_factory=dict)
 
 
@@ -86,6 +89,14 @@ class ChebyshevNetwork(LatticeNetwork):
         Exchanges of messages.
     """
 
+    scalar_scale: Tensor
+    vector_mixing: Tensor
+    invariant_mean: Tensor
+    invariant_mixing: Tensor
+    coupling: Tensor
+    chemical_potential: Tensor
+    electrons: Tensor
+
     def __init__(
         self,
         lattice: LatticeStars,
@@ -100,6 +111,13 @@ class ChebyshevNetwork(LatticeNetwork):
         self.hamiltonian = checked_hamiltonian(hamiltonian)
         self.radius, self.channels, self.vectors, self.hidden = radius, channels, vectors, hidden
         self.hopping = {int(shell): float(t) for shell, t in self.hamiltonian["hopping"].items()}
+        unknown = sorted(self.hopping.keys() - set(lattice.shells))
+        if unknown:
+            raise KLMError(
+                f"the stars of this lattice have no shell {unknown[0]}, over which electrons hop",
+                f"they have {', '.join(map(str, lattice.shells))}",
+                "make the network with `for_atoms`, or the stars with the shells of the hopping",
+            )
         self.clusters = [Cluster.around(lattice, a, self.hopping, radius) for a in range(len(lattice.stars))]
         bipartite = self.clusters[0].parities is not None
         self.n_moments = radius if bipartite else 2 * radius
@@ -124,8 +142,8 @@ class ChebyshevNetwork(LatticeNetwork):
         )
         self.readout = _perceptron(channels, hidden, 3)
         with torch.no_grad():  # begin at the mean energy, without knowing J
-            self.embedding[0].weight[:, n_invariants:].zero_()
-            self.readout[-1].weight.zero_()
+            self.embedding.get_parameter("0.weight")[:, n_invariants:].zero_()
+            self.readout.get_parameter("2.weight").zero_()
             self.linear.weight.zero_()
 
     @classmethod
@@ -157,7 +175,7 @@ class ChebyshevNetwork(LatticeNetwork):
 
     def tables(self, sites: Sites, hamiltonian: Mapping[str, Any] | None = None) -> Placed:
         """Of a structure; `hamiltonian` may give other values of J, filling, mu and kpts."""
-        values = self.hamiltonian | dict(hamiltonian or {})
+        values = self._changed(hamiltonian or {})
         copies = math.prod(values.get("kpts") or (1, 1, 1))  # a k-mesh stands for a supercell
         n_states = 2 * len(sites) * copies
         filling = values.get("filling")
@@ -165,8 +183,25 @@ class ChebyshevNetwork(LatticeNetwork):
             Neighbourhoods(sites.to(self.energy_shift.device)),
             float(values["J"]),
             None if filling is None else round(n_states * filling) / copies,
-            values.get("mu"),
+            float(values.get("mu") or 0.0),
         )
+
+    def _changed(self, hamiltonian: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters with other values of some; filling takes the place of mu, and mu that of filling."""
+        changes = dict(hamiltonian)
+        if {"filling", "mu"} & {name for name, value in changes.items() if value is not None}:
+            changes = {"filling": None, "mu": None} | changes
+        values = checked_hamiltonian(self.hamiltonian | changes)
+        if any(
+            values["hopping"].get(k, 0) != self.hamiltonian["hopping"].get(k, 0)
+            for k in values["hopping"] | self.hamiltonian["hopping"]
+        ):
+            raise KLMError(
+                f"this network belongs to the hopping {self.hamiltonian['hopping']}, not {values['hopping']}",
+                "its moments follow J and the number of electrons, but the hopping is built into it",
+                "leave the hopping out, or train a network for yours",
+            )
+        return values
 
     def _made(self, placed: Placed, replicas: int) -> tuple[list[LocalMoments], list[Tensor]]:
         if replicas not in placed.made:
@@ -322,9 +357,9 @@ class MessageLayer(nn.Module):
     def forward(self, h: Tensor, v: Tensor, neighbours: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Scalars (n_sites, channels) and vectors (n_sites, 3, vectors)."""
         sent = self.send(h).chunk(len(neighbours), 1)
-        message = sum(neighbour_sum(part, table) for part, table in zip(sent, neighbours, strict=True))
+        message = _over_shells(sent, neighbours)
         sent = (v @ self.send_vectors).chunk(len(neighbours), 2)
-        m = sum(neighbour_sum(part, table) for part, table in zip(sent, neighbours, strict=True))
+        m = _over_shells(sent, neighbours)
         products = torch.cat([(v * m).sum(1), (m * m).sum(1), (v * v).sum(1)], 1)
         h = h + self.update(torch.cat([h, message, products], 1))
         if self.gates is None:
@@ -333,13 +368,17 @@ class MessageLayer(nn.Module):
         return h, v + own * (v @ self.turn[0]) + other * (m @ self.turn[1])
 
 
+def _over_shells(sent: Sequence[Tensor], neighbours: Sequence[Tensor]) -> Tensor:
+    return reduce(torch.add, map(neighbour_sum, sent, neighbours))
+
+
 def checked_hamiltonian(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of a Kondo lattice, in the form that cards and data sets hold.
 
     Raises
     ------
     KLMError
-        When hopping or J is missing, or not exactly one of filling and mu is given.
+        When hopping or J is missing or no number, or not exactly one of filling and mu is given.
     """
     known = dict(values) if isinstance(values, Mapping) else {}
     if not known.get("hopping") or known.get("J") is None:
@@ -354,7 +393,27 @@ def checked_hamiltonian(values: Mapping[str, Any]) -> dict[str, Any]:
             "exactly one of filling and mu is needed",
             'for instance {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}',
         )
-    return known | {"hopping": {str(shell): float(t) for shell, t in known["hopping"].items()}}
+    checked_number(known["J"], "J", "eV")
+    if known.get("mu") is not None:
+        checked_number(known["mu"], "mu", "eV")
+    elif checked_number(known["filling"], "filling", minimum=0.0) > 1:
+        raise KLMError(
+            f"filling = {known['filling']} is outside 0 to 1",
+            "it counts electrons per state, and a site has two states",
+            "divide the electrons per site by two",
+        )
+    return known | {"hopping": _checked_hopping(known["hopping"])}
+
+
+def _checked_hopping(hopping: Any) -> dict[str, float]:
+    shells = [str(shell) for shell in hopping] if isinstance(hopping, Mapping) else []
+    if not shells or not all(shell.isdecimal() and int(shell) >= 1 for shell in shells):
+        raise KLMError(
+            f"hopping = {hopping!r} is not given by neighbour shell",
+            "the moments are those of a lattice with hopping amplitudes in eV by shell, counted from 1",
+            "for instance {1: 1.0, 3: -0.85}",
+        )
+    return {str(shell): float(checked_number(t, f"hopping[{shell}]", "eV")) for shell, t in hopping.items()}
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -8,11 +8,13 @@ such sign, is ``ECNN(..., irreps="8x0e + 8x1e + 8x2e", time_reversal=False)`` wi
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from ase_klm.errors import KLMError
 from ase_klm.models.base import LocalNetwork
@@ -65,7 +67,7 @@ class ECNN(LocalNetwork):
         self.output = LatticeConvolution(lattice, source, scalars, spin, tied)
         widths = [scalars.dim, *self.readout, 1]
         layers: list[nn.Module] = []
-        for width, following in zip(widths[:-1], widths[1:], strict=True):
+        for width, following in pairwise(widths):
             layers += [nn.SiLU(), nn.Linear(width, following)]
         self.perceptron = nn.Sequential(*layers[1:])
 
@@ -92,21 +94,58 @@ class ECNN(LocalNetwork):
         spins = solid_harmonics(laid_out, self.degree)
         tensors = [spin[:, None] for spin in spins]
         for block in self.blocks:
-            new = [norm_activation(values) for values in block(tensors, spins, placed)]
-            skipped = len(new) == len(tensors) and all(a.shape == b.shape for a, b in zip(new, tensors, strict=True))
-            tensors = [a + b for a, b in zip(new, tensors, strict=True)] if skipped else new
+            new = block(tensors, spins, placed)
+            skips = [b.shape for b in tensors] == [a.shape for a in new]
+            tensors = [norm_activation(a, tensors[number] if skips else None) for number, a in enumerate(new)]
         (scalars,) = self.output(tensors, spins, placed)
         energies = self.perceptron(scalars[0].mT)[:, 0]
         return placed.site_values(energies, len(energies) // len(placed)).view(*batch, -1)
 
 
-def norm_activation(values: Tensor) -> Tensor:
-    """Swish of the norm, along the tensor: f swish(abs(f)) / abs(f) = f / (1 + exp(-abs(f))); (2 l + 1, channels, n).
+def norm_activation(values: Tensor, skipped: Tensor | None = None) -> Tensor:
+    """Swish of the norm, along the tensor, f swish(abs(f)) / abs(f) = f / (1 + exp(-abs(f))), and what skips it.
 
     Equation 6 of the reference. The norm is rounded off at 1e-3, so that its derivatives exist at zero.
+
+    Parameters
+    ----------
+    values : Tensor
+        Shape (2 l + 1, channels, n).
+    skipped : Tensor, optional
+        Added to the result; of the same shape.
     """
-    norm = (values.square().sum(0, keepdim=True) + 1e-6).sqrt()
-    return values * torch.sigmoid(norm)
+    return _NormActivation.apply(values, skipped)
+
+
+class _NormActivation(Function):
+    """In few passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, skipped: Tensor | None) -> Tensor:
+        ctx.save_for_backward(values)
+        scale = _norm(values).sigmoid_()
+        return values * scale if skipped is None else torch.addcmul(skipped, values, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        (values,) = ctx.saved_tensors
+        norm = _norm(values)
+        scale = torch.sigmoid(norm)
+        along = _summed(gradient, values) * scale * (1 - scale) / norm
+        by_values = torch.addcmul(gradient * scale, values, along)
+        return by_values, gradient if ctx.needs_input_grad[1] else None
+
+
+def _norm(values: Tensor) -> Tensor:
+    return (_summed(values, values) + 1e-6).sqrt()
+
+
+def _summed(a: Tensor, b: Tensor) -> Tensor:
+    """Products of two tensors summed over components, (channels, n)."""
+    total = a[0] * b[0]
+    for x, y in zip(a[1:], b[1:], strict=True):
+        total = torch.addcmul(total, x, y)
+    return total
 
 
 def _checked_irreps(irreps: str, time_reversal: bool) -> o3.Irreps:

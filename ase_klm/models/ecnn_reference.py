@@ -31,18 +31,19 @@ class ReferenceECNN(nn.Module):
         with torch.random.fork_rng(), _default_dtype(model.energy_shift.dtype):
             # e3nn draws weights, which are replaced at once, and keeps its constants in the default precision
             scalars = o3.Irreps([(model.irreps.count("0e"), (0, 1))])
-            irreps = [self.spin, *(model.irreps for _ in model.blocks), scalars]
-            layers = zip((*model.blocks, model.output), irreps[:-1], irreps[1:], strict=True)
-            self.blocks = nn.ModuleList(_Convolution(layer, *ends, self.spin) for layer, *ends in layers)
+            self.irreps = [self.spin, *(model.irreps for _ in model.blocks), scalars]
+            layers = zip((*model.blocks, model.output), self.irreps[:-1], self.irreps[1:], strict=True)
+            self.blocks = nn.ModuleList(
+                _Convolution(layer, source, target, self.spin) for layer, source, target in layers
+            )
 
     def forward(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         """Site energies, eV, shape (N,), of moments (N, 3)."""
         index = torch.cat([placed.sites.members[0][None], placed.sites.neighbours[0]])  # (D + 1, N)
         spins = o3.spherical_harmonics(self.spin, moments, normalize=False, normalization="component")
         features, irreps = spins, self.spin
-        for block in self.blocks:
+        for block, target in zip(self.blocks, self.irreps[1:], strict=True):
             new = block(features, spins[:, :4], index)
-            target = block.target
             if block is self.blocks[-1]:
                 features = new
                 break

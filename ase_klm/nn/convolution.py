@@ -7,13 +7,15 @@ afterwards: as many operations as neighbours less than coupling them one by one.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import conv1d, conv2d, conv3d
 
+from ase_klm.errors import KLMError
 from ase_klm.nn.grid import Grid, wrapped
 from ase_klm.nn.harmonics import coupled, terms
 from ase_klm.nn.lattice import LatticeStars
@@ -56,6 +58,13 @@ class LatticeConvolution(nn.Module):
             for o, (outputs, out) in enumerate(target)
             if out in left * right
         ]
+        missing = set(range(len(target))) - {path.target for path in self.paths}
+        if missing:
+            raise KLMError(
+                f"tensors {target[min(missing)].ir} of {target} are made by no coupling",
+                f"{source} times the spin {spin} does not contain them",
+                "leave them out, or keep those out of which they come",
+            )
         self.classes = [_weight_classes(star.shells, star.ends, tied) for star in lattice.stars]
         self.weights = nn.ParameterList()  # sublattice by sublattice, one a path: (out, in, class)
         for classes in self.classes:
@@ -79,7 +88,7 @@ class LatticeConvolution(nn.Module):
         """Tensors (2 l + 1, channels, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
         replicas = tensors[0].shape[-1] // len(places)
         weights = [self.path_weights(a) for a in range(len(self.classes))]
-        sums: list[Tensor | None] = [None] * self.n_targets
+        parts: dict[Path, Tensor] = {}
         for number, values in enumerate(tensors):
             used = [k for k, path in enumerate(self.paths) if path.source == number]
             if not used:
@@ -96,12 +105,19 @@ class LatticeConvolution(nn.Module):
                     ],
                     -1,
                 )
-            for k, part in zip(used, contracted.split([len(weights[0][k]) for k in used], 1), strict=True):
-                path = self.paths[k]
-                if path.degrees[1] > 0:
-                    part = coupled(part, spins[path.spin], terms(*path.degrees), 2 * path.degrees[2] + 1)
-                sums[path.target] = part if sums[path.target] is None else sums[path.target] + part
-        return sums
+            split = contracted.split([len(weights[0][k]) for k in used], 1)
+            parts |= {self.paths[k]: part for k, part in zip(used, split, strict=True)}
+        return [self._target(number, parts, spins) for number in range(self.n_targets)]
+
+    def _target(self, number: int, parts: dict[Path, Tensor], spins: Sequence[Tensor]) -> Tensor:
+        """Sum of the paths that lead to a target."""
+        paths = [path for path in parts if path.target == number]
+        return coupled(
+            [parts[path] for path in paths],
+            [spins[path.spin] if path.degrees[1] > 0 else None for path in paths],
+            [terms(*path.degrees) if path.degrees[1] > 0 else () for path in paths],
+            paths[0].degrees[2],
+        )
 
 
 CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
@@ -119,10 +135,34 @@ def _on_grid(kernels: list[Tensor], values: Tensor, replicas: int, grid: Grid) -
     )  # (sublattice, out, in, sublattice of the neighbour, *box)
     whole = whole.transpose(2, 3).flatten(2, 3).flatten(0, 1)
     cells = values.reshape(components, n_in, kinds, replicas, *grid.shape).movedim(3, 1).transpose(2, 3)
-    found = CONVOLUTIONS[len(grid.shape)](wrapped(cells.flatten(2, 3).flatten(0, 1), grid.reach), whole)
+    found = _Periodic.apply(cells.flatten(2, 3).flatten(0, 1), whole, grid.reach)
     return (
         found.view(components, replicas, kinds, n_out, -1).transpose(2, 3).movedim(1, 3).reshape(components, n_out, -1)
     )
+
+
+class _Periodic(Function):
+    """Periodic convolution; its derivative by the values is one, with the kernel turned round."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, kernel: Tensor, reach: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(values, kernel)
+        ctx.reach = reach
+        return CONVOLUTIONS[len(reach)](wrapped(values, reach), kernel)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        values, kernel = ctx.saved_tensors
+        reach, n = ctx.reach, len(ctx.reach)
+        by_values = by_kernel = None
+        if ctx.needs_input_grad[0]:
+            by_values = _Periodic.apply(gradient, kernel.flip(tuple(range(2, 2 + n))).transpose(0, 1), reach)
+        if ctx.needs_input_grad[1]:
+            by_kernel = torch.ops.aten.convolution_backward(
+                gradient, wrapped(values, reach), kernel, None,
+                [1] * n, [0] * n, [1] * n, False, [0] * n, 1, (False, True, False),
+            )[1]  # fmt: skip
+        return by_values, by_kernel, None
 
 
 def _weight_classes(shells: Sequence[int], ends: Sequence[int], tied: bool) -> list[int]:

@@ -1,7 +1,8 @@
 """Values of neighbours: a gather whose derivative is a gather too.
 
-Automatic differentiation of an indexed read is a scattered addition, slow on a CPU and in random order on a GPU. Here the
-table of who reads whom is inverted once, so that the adjoint is a read and a sum as well, to any order of derivative.
+Automatic differentiation of an indexed read is a scattered addition, slow on a CPU and in random order on a GPU. Here
+the table of who reads whom is inverted once, so that the adjoint is a read and a sum as well, to any order of
+derivative.
 """
 
 from functools import cached_property
@@ -20,7 +21,7 @@ class Table:
 
     @cached_property
     def readers(self) -> Tensor:
-        """Places of `index` (flattened) that read each site, shape (most readers, n_sites); spare ones point past it."""
+        """Places of `index` (flattened) that read each site, (most readers, n_sites); spare ones point past it."""
         flat = self.index.flatten()
         order = torch.argsort(flat, stable=True)
         counts = torch.bincount(flat, minlength=self.n_sites)

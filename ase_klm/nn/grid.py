@@ -112,11 +112,21 @@ class _Wrap(Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, widths: tuple[int, ...]) -> Tensor:
         ctx.widths = widths
-        for axis, width in enumerate(widths, start=values.dim() - len(widths)):
-            if width:
-                n = values.shape[axis]
-                values = torch.cat([values.narrow(axis, n - width, width), values, values.narrow(axis, 0, width)], axis)
-        return values
+        first = values.dim() - len(widths)
+        shape = (*values.shape[:first], *(n + 2 * w for n, w in zip(values.shape[first:], widths, strict=True)))
+        found = values.new_empty(shape)
+        inner = found
+        for axis, width in enumerate(widths, start=first):
+            inner = inner.narrow(axis, width, values.shape[axis])
+        inner.copy_(values)
+        for axis, width in enumerate(widths, start=first):  # images of images at the corners
+            n = values.shape[axis]
+            part = found
+            for other, margin in enumerate(widths[axis - first + 1 :], start=axis + 1):
+                part = part.narrow(other, margin, values.shape[other])
+            part.narrow(axis, 0, width).copy_(part.narrow(axis, n, width))
+            part.narrow(axis, n + width, width).copy_(part.narrow(axis, width, width))
+        return found
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

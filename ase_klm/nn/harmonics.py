@@ -5,6 +5,7 @@ sphere ("component" normalisation). The parity of an `e3nn.o3.Irreps` here means
 time reversal: a spin is 1o.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -58,26 +59,28 @@ def terms(l1: int, l2: int, l3: int) -> Terms:
     return tuple((m, f, o, float(table[m, f, o])) for m, f, o in found)
 
 
-def coupled(values: Tensor, spin: Tensor, sparse: Terms, components: int) -> Tensor:
-    """Products of tensors on each site with a tensor of its spin.
+def coupled(parts: Sequence[Tensor], spins: Sequence[Tensor | None], sparse: Sequence[Terms], degree: int) -> Tensor:
+    """Sum of products of tensors on each site with tensors of its spin.
 
     Parameters
     ----------
-    values : Tensor
-        Shape (2 l1 + 1, channels, n).
-    spin : Tensor
-        Shape (2 l2 + 1, n).
-    sparse : tuple
-        `terms` of the coupling.
-    components : int
-        2 l3 + 1.
+    parts : sequence of Tensor
+        Shape (2 l1 + 1, channels, n), l1 of each.
+    spins : sequence of Tensor or None
+        Shape (2 l2 + 1, n); None for a scalar, which leaves the part as it is.
+    sparse : sequence of tuple
+        `terms` of each coupling; empty where the spin is None.
+    degree : int
+        l3 of the sum.
 
     Returns
     -------
     Tensor
         Shape (2 l3 + 1, channels, n).
     """
-    return _Coupled.apply(values, spin, sparse, components)
+    used = [spin for spin in spins if spin is not None]
+    which = tuple(None if spin is None else next(k for k, s in enumerate(used) if s is spin) for spin in spins)
+    return _Coupled.apply(tuple(sparse), which, 2 * degree + 1, len(parts), *parts, *used)
 
 
 def _turned(sparse: Terms) -> Terms:
@@ -89,23 +92,39 @@ class _Coupled(Function):
     """A sum over non-zero terms, one pass over memory each; its derivatives are couplings again."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, spin: Tensor, sparse: Terms, components: int) -> Tensor:
-        ctx.save_for_backward(values, spin)
-        ctx.sparse = sparse
-        found = values.new_zeros(components, *values.shape[1:])
-        for m, f, o, c in sparse:
-            found[o].addcmul_(values[m], spin[f], value=c)
+    def forward(
+        ctx: Any, sparse: tuple[Terms, ...], which: tuple[int | None, ...], components: int, n: int, *tensors: Tensor
+    ) -> Tensor:
+        parts, spins = tensors[:n], tensors[n:]
+        ctx.save_for_backward(*tensors)
+        ctx.plan = sparse, which, n
+        shape = (components, *parts[0].shape[1:])
+        plain = [part for part, spin in zip(parts, which, strict=True) if spin is None]
+        found = plain[0].clone() if plain else parts[0].new_zeros(shape)
+        for part in plain[1:]:
+            found += part
+        for part, table, number in zip(parts, sparse, which, strict=True):
+            for m, f, o, c in table:
+                found[o].addcmul_(part[m], spins[number][f], value=c)  # type: ignore[index]
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        values, spin = ctx.saved_tensors
-        by_values = by_spin = None
-        if ctx.needs_input_grad[0]:
-            by_values = _Coupled.apply(gradient, spin, _turned(ctx.sparse), len(values))
-        if ctx.needs_input_grad[1]:
-            by_spin = _Contracted.apply(values, gradient, ctx.sparse, len(spin))
-        return by_values, by_spin, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        sparse, which, n = ctx.plan
+        parts, spins = ctx.saved_tensors[:n], ctx.saved_tensors[n:]
+        by_parts: list[Tensor | None] = []
+        by_spins: list[Tensor | None] = [None] * len(spins)
+        for k, (part, table, number) in enumerate(zip(parts, sparse, which, strict=True)):
+            if number is None:
+                by_parts.append(gradient)
+                continue
+            wanted = ctx.needs_input_grad[4 + k]
+            turned = (_turned(table),)
+            by_parts.append(_Coupled.apply(turned, (0,), len(part), 1, gradient, spins[number]) if wanted else None)
+            if ctx.needs_input_grad[4 + n + number]:
+                more = _Contracted.apply(part, gradient, table, len(spins[number]))
+                by_spins[number] = more if by_spins[number] is None else by_spins[number] + more
+        return None, None, None, None, *by_parts, *by_spins
 
 
 class _Contracted(Function):
@@ -125,7 +144,7 @@ class _Contracted(Function):
         values, gradient = ctx.saved_tensors
         by_values = by_gradient = None
         if ctx.needs_input_grad[0]:
-            by_values = _Coupled.apply(gradient, spin, _turned(ctx.sparse), len(values))
+            by_values = _Coupled.apply((_turned(ctx.sparse),), (0,), len(values), 1, gradient, spin)
         if ctx.needs_input_grad[1]:
-            by_gradient = _Coupled.apply(values, spin, ctx.sparse, len(gradient))
+            by_gradient = _Coupled.apply((ctx.sparse,), (0,), len(gradient), 1, values, spin)
         return by_values, by_gradient, None, None

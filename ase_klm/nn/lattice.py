@@ -1,8 +1,8 @@
 """What a lattice looks like from its sites: stars of displacements, and tables of neighbours.
 
-Two sites are of one kind (a *sublattice*) when they carry the same species and see neighbours at the same displacements.
-Weights of a lattice network belong to a sublattice and a displacement, so they know every lattice that has the same
-stars, whatever its size and the shape of its cell. Displacements are in units of the shortest bond.
+Two sites are of one kind (a *sublattice*) when they carry the same species and see neighbours at the same
+displacements. Weights of a lattice network belong to a sublattice and a displacement, so they know every lattice that
+has the same stars, whatever its size and the shape of its cell. Displacements are in units of the shortest bond.
 """
 
 from collections.abc import Iterable
@@ -228,7 +228,7 @@ def _classified(atoms: Atoms, shells: Iterable[int]) -> tuple[LatticeStars, Site
         stars.append(
             Star(
                 atoms.symbols[sites[0]],
-                tuple(tuple(float(x) for x in kinds[k][1:]) for k in own),
+                tuple((float(x), float(y), float(z)) for _, x, y, z in kinds[own]),
                 tuple(int(kinds[k][0]) for k in own),
                 tuple(int(sublattice[table[d, 0]]) for d in range(count)),
             )

@@ -2,33 +2,34 @@
 
 Each is a 2 × 2 matrix s_n + w_n·σ: an exact function of the spins within n/2 hops of i, with a scalar s_n, even under
 reversal of all spins, and a vector w_n that turns with them. They come from T_m|i> on the cluster of sites within
-R hops, by T_{m+1} = 2 (H/a) T_m - T_{m-1} and the doubling μ_{m+n} = 2 <i|T_m T_n|i> - μ_{m-n}, so that R steps give 2 R
-moments. (A. Weisse, G. Wellein, A. Alvermann, H. Fehske, Rev. Mod. Phys. 78, 275, section II.)
+R hops, by T_{m+1} = 2 (H/a) T_m - T_{m-1} and the doubling μ_{m+n} = 2 <i|T_m T_n|i> - μ_{m-n}, so that R steps give
+2 R moments. (A. Weisse, G. Wellein, A. Alvermann, H. Fehske, Rev. Mod. Phys. 78, 275, section II.)
 
 A matrix element of T_m is a pair of real quaternions, q1 - i q2 with q = a + i b·σ, and S·σ = -i (i S·σ), so that
 
     S·σ (q1 - i q2) = -(0, S) q2 - i (0, S) q1.
 
-On a bipartite lattice only one of the two differs from zero, q1 where the number of hops and the degree are both even or
-both odd: half of the work, and s_n = 0 for odd n, w_n = 0 for even n.
+On a bipartite lattice only one of the two differs from zero, q1 where the number of hops and the degree are both even
+or both odd: half of the work, and s_n = 0 for odd n, w_n = 0 for even n.
 
-Axes: (pair, quaternion component, ..., site of the cluster, centre).
+Axes: (component, ..., site of the cluster, centre), with the four components of one quaternion or the eight of both.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn.functional import pad
 
 from ase_klm.nn.gather import Table
+from ase_klm.nn.harmonics import Terms
 from ase_klm.nn.lattice import LatticeStars, Sites
 
-CENTRES = 256
+CENTRES = 512
 """Centres whose clusters are propagated together: enough to fill vector units, few enough for the cache."""
 
 
@@ -59,8 +60,9 @@ class Cluster:
     @classmethod
     def around(cls, stars: LatticeStars, sublattice: int, hopping: Mapping[int, float], radius: int) -> "Cluster":
         """The cluster around a site of a sublattice, of an infinite lattice."""
-        places, sublattices, paths, sizes = [np.zeros(3)], [sublattice], [None], [1]
-        numbers = {(0, 0, 0): 0}
+        places, sublattices, sizes = [np.zeros(3)], [sublattice], [1]
+        paths: list[tuple[int, int] | None] = [None]
+        numbers: dict[tuple[int, ...], int] = {(0, 0, 0): 0}
         elements = []
         for shell in range(radius):
             for site in range(sizes[shell - 1] if shell else 0, sizes[shell]):
@@ -89,8 +91,7 @@ class Cluster:
         """Site numbers of the cluster around each member of the sublattice, shape (M, n)."""
         _, row = sites.rows
         rows = [sites.members[sublattice]]
-        for path in self.paths[1:]:
-            start, d = path
+        for start, d in filter(None, self.paths):
             rows.append(sites.neighbours[self.sublattices[start]][d, row[rows[start]]])
         return torch.stack(rows)
 
@@ -118,11 +119,12 @@ class LocalMoments:
         self.sizes = cluster.sizes
         self.bipartite = cluster.parities is not None
         self.table = Table(table, n_sites)
-        self.hops = torch.as_tensor(-cluster.hops / scale, dtype=dtype, device=table.device)
-        # sign of (0, S) φ by where it lands: -1 in q1, +1 in q2
-        signs = np.array([[-1.0], [1.0]]) if cluster.parities is None else -1.0 + 2.0 * np.array([cluster.parities])
-        self.signs = torch.as_tensor(signs, dtype=dtype, device=table.device)[:, None, :, None]  # (pair, 1, M, 1)
-        self.coupling = -J / 2 / scale
+        # 2 H/a = hops + coupling S·σ
+        self.hops = torch.as_tensor(-2 * cluster.hops / scale, dtype=dtype, device=table.device)
+        self.coupling = -J / scale
+        # of a bipartite lattice, -1 where T_m of even m is a q1, and +1 where it is a q2
+        signs = 2.0 * np.array(cluster.parities) - 1.0 if self.bipartite else np.ones(len(cluster.hops))
+        self.signs = torch.as_tensor(signs, dtype=dtype, device=table.device)
 
     def __call__(self, moments: Tensor) -> tuple[Tensor, Tensor]:
         """Scalars (n_s, ..., n) and vectors (n_w, 3, ..., n) from moments (3, ..., n_sites).
@@ -133,39 +135,45 @@ class LocalMoments:
 
     def propagated(self, spins: Tensor) -> tuple[Tensor, Tensor]:
         """The same from the spins of the clusters, (3, ..., M, n)."""
-        field = self.coupling * spins
-        extra = (1,) * (field.dim() - 3)
-        signs = self.signs.view(self.signs.shape[0], 1, *extra, self.signs.shape[2], 1)
-        pairs = 1 if self.bipartite else 2
-        identity = field.new_zeros(pairs, 4, *field.shape[1:-2], 1, field.shape[-1])
-        identity[0, 0] = 1.0
-        older, old = None, identity
-        scalars: list[Tensor] = []
-        vectors: list[Tensor] = []
-        first: tuple[Tensor | None, Tensor | None] = (None, None)
-        for step, size in enumerate(self.sizes[1:]):
-            inner = self.sizes[step]
-            sign = signs[..., :inner, :] if self.bipartite else signs
-            sign = -sign if self.bipartite and step % 2 == 0 else sign
-            new = self.hops[:size, :inner] @ old
-            coupled = sign * _product(field[..., :inner, :], old.flip(0) if pairs == 2 else old)
-            new = new + pad(coupled, (0, 0, 0, size - inner))
-            if older is not None:
-                new = 2 * new - pad(older, (0, 0, 0, size - older.shape[-2]))
-            outer = signs[..., :size, :] if self.bipartite else signs
-            outer = -outer if self.bipartite and step % 2 == 0 else outer
-            for left, right, subtracted in ((old, new[..., :inner, :], first), (new, new, (1.0, None))):
-                same = left is right
-                if not self.bipartite or same:
-                    s = 2 * (left * right).sum(dim=(0, 1, -2))
-                    scalars.append(s - subtracted[0] if subtracted[0] is not None else s / 2)
-                if not self.bipartite or not same:
-                    w = 2 * _vector(left, right, sign, pairs)
-                    vectors.append(w - subtracted[1] if subtracted[1] is not None else w if same else w / 2)
-            if step == 0:
-                first = (None if self.bipartite else scalars[0], vectors[0])
-            older, old = old, new
-        return torch.stack(scalars), torch.stack(vectors)
+        states = self.states(spins)
+        steps = list(pairwise(states))
+        s_even = 2 * torch.stack([_scalar(new, new) for _, new in steps]) - 1
+        w_odd = torch.stack([self._vector(m, old, new) for m, (old, new) in enumerate(steps)])
+        w_odd = 2 * w_odd - w_odd[:1]
+        if self.bipartite:
+            return s_even, w_odd
+        s_odd = torch.stack([_scalar(old, new) for old, new in steps])
+        s_odd = 2 * s_odd - s_odd[:1]
+        w_even = 2 * torch.stack([self._vector(m, new, new) for m, (_, new) in enumerate(steps)])
+        return _alternating(s_odd, s_even), _alternating(w_odd, w_even)
+
+    def states(self, spins: Tensor) -> list[Tensor]:
+        """T_m|i>, m = 0 ... R, on the sites within m hops, (4 or 8, ..., size, n)."""
+        field = self.coupling * self.signs[:, None] * spins
+        fields = [field]  # on the sites within R, R - 1, ... 0 hops
+        for size in self.sizes[-2::-1]:
+            fields.append(fields[-1].narrow(-2, 0, size))
+        start = field.new_zeros(4 if self.bipartite else 8, *fields[-1].shape[1:])
+        start[0] = 1.0
+        states = [start]
+        for m, (size, inner) in enumerate(zip(self.sizes[1:], fields[:0:-1], strict=True)):
+            state, before = (states[m], states[m - 1]) if m else (start / 2, None)
+            states.append(_Applied.apply(self.hops[:size, : self.sizes[m]], inner, state, before, self._spin_terms(m)))
+        return states
+
+    def _spin_terms(self, m: int) -> Terms:
+        """S·σ on T_m, apart from the signs of the sites."""
+        if self.bipartite:
+            return SPIN_ON_ONE if m % 2 else SPIN_ON_OTHER
+        return SPIN_ON_PAIR
+
+    def _vector(self, m: int, left: Tensor, right: Tensor) -> Tensor:
+        """The vector of Σ_j left_j† right_j, (3, ..., n), with left = T_m or, where both are the same, T_(m+1)."""
+        size = left.shape[-2]
+        if not self.bipartite:
+            return _Products.apply(left, right[..., :size, :], VECTOR_OF_PAIR, 3).sum(-2)
+        terms = VECTOR_OF_ONE if m % 2 else VECTOR_OF_OTHER
+        return self.signs[:size] @ _Products.apply(left, right[..., :size, :], terms, 3)
 
     def rows(self, moments: Tensor) -> Tensor:
         """s_n and the components of w_n, shape (n, K), in one row for each centre; a block of centres at a time.
@@ -220,26 +228,98 @@ class _Rows(Function):
         return local.table.sum(torch.cat(by_spins, 2)), None
 
 
-def _product(field: Tensor, q: Tensor) -> Tensor:
-    """(0, S) q of quaternions: S (3, ..., M, n), q (pair, 4, ..., M, n)."""
-    a, bx, by, bz = q.unbind(1)
-    x, y, z = field
-    return torch.stack(
-        [-(x * bx + y * by + z * bz), x * a - (y * bz - z * by), y * a - (z * bx - x * bz), z * a - (x * by - y * bx)],
-        1,
-    )
+class _Applied(Function):
+    """The Hamiltonian on a state: hops · state + field ∘ state - before, each on the sites that it reaches.
+
+    Its adjoint is of the same form; its derivative by the field is made of products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hops: Tensor, field: Tensor, state: Tensor, before: Tensor | None, terms: Terms) -> Tensor:
+        ctx.save_for_backward(hops, field, state)
+        ctx.terms, ctx.size_before = terms, 0 if before is None else before.shape[-2]
+        found = hops @ state
+        size = min(len(hops), state.shape[-2])
+        _add_products(found.narrow(-2, 0, size), state.narrow(-2, 0, size), field, terms)
+        if before is not None:
+            found.narrow(-2, 0, ctx.size_before).sub_(before)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hops, field, state = ctx.saved_tensors
+        by_field = by_state = by_before = None
+        size = field.shape[-2]
+        if ctx.needs_input_grad[1]:
+            turned = tuple((m, o, f, c) for m, f, o, c in ctx.terms)
+            by_field = _Products.apply(state[..., :size, :], gradient[..., :size, :], turned, 3)
+        if ctx.needs_input_grad[2]:
+            adjoint = tuple((o, f, m, c) for m, f, o, c in ctx.terms)
+            by_state = _Applied.apply(hops.mT, field, gradient, None, adjoint)
+        if ctx.needs_input_grad[3]:
+            by_before = -gradient[..., : ctx.size_before, :]
+        return None, by_field, by_state, by_before, None
 
 
-def _vector(left: Tensor, right: Tensor, sign: Tensor, pairs: int) -> Tensor:
-    """Vector w of Σ_j left_j† right_j, shape (3, ..., n): from the products of q1 with q2, which it is made of."""
-    partner = (left.flip(0) if pairs == 2 else left) * sign
-    a, x, y, z = partner.unbind(1)
-    c, u, v, w = right.unbind(1)
-    # vector part of the product of the conjugate of (a; x, y, z) with (c; u, v, w)
-    return torch.stack(
-        [
-            (a * u - c * x + (y * w - z * v)).sum(dim=(0, -2)),
-            (a * v - c * y + (z * u - x * w)).sum(dim=(0, -2)),
-            (a * w - c * z + (x * v - y * u)).sum(dim=(0, -2)),
-        ]
-    )
+class _Products(Function):
+    """Sums of products of components on every site, Σ c left_m right_f → o; its derivatives are such sums again."""
+
+    @staticmethod
+    def forward(ctx: Any, left: Tensor, right: Tensor, terms: Terms, components: int) -> Tensor:
+        ctx.save_for_backward(left, right)
+        ctx.terms = terms
+        return _add_products(left.new_zeros(components, *left.shape[1:]), left, right, terms)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        left, right = ctx.saved_tensors
+        by_left = by_right = None
+        if ctx.needs_input_grad[0]:
+            by_left = _Products.apply(gradient, right, tuple((o, f, m, c) for m, f, o, c in ctx.terms), len(left))
+        if ctx.needs_input_grad[1]:
+            by_right = _Products.apply(left, gradient, tuple((m, o, f, c) for m, f, o, c in ctx.terms), len(right))
+        return by_left, by_right, None, None
+
+
+def _add_products(found: Tensor, left: Tensor, right: Tensor, terms: Terms) -> Tensor:
+    lefts, rights, sums = left.unbind(), right.unbind(), found.unbind()
+    for m, f, o, c in terms:
+        sums[o].addcmul_(lefts[m], rights[f], value=c)
+    return found
+
+
+def _scalar(left: Tensor, right: Tensor) -> Tensor:
+    """The scalar of Σ_j left_j† right_j, (..., n)."""
+    return (left * right[..., : left.shape[-2], :]).sum((0, -2))
+
+
+def _alternating(odd: Tensor, even: Tensor) -> Tensor:
+    """Moments of all degrees, 1 to 2 R."""
+    return torch.stack([odd, even], 1).flatten(0, 1)
+
+
+def _quaternion_product(sign: int, conjugated: bool) -> Terms:
+    """Terms of sign · p q or of sign · p* q, where (a, b) (c, d) = (ac - b·d, ad + cb - b×d)."""
+    b = -1 if conjugated else 1
+    found = [(0, 0, 0, 1)]
+    for x, y, z in ((1, 2, 3), (2, 3, 1), (3, 1, 2)):
+        found += [(x, x, 0, -b), (0, x, x, 1), (x, 0, x, b), (y, z, x, -b), (z, y, x, b)]
+    return tuple((p, q, o, float(sign * c)) for p, q, o, c in found)
+
+
+def _spin_on(sign: int, start: int, end: int) -> Terms:
+    """Terms of sign · (0, S) q: components of q from `start`, of S, and of the result from `end`."""
+    products = _quaternion_product(sign, conjugated=False)
+    return tuple((start + q, p - 1, end + o, c) for p, q, o, c in products if p > 0)
+
+
+def _vector_of(sign: int, left: int, right: int) -> Terms:
+    """Terms of the vector of sign · p* q, components of p from `left` and of q from `right`."""
+    products = _quaternion_product(sign, conjugated=True)
+    return tuple((left + p, right + q, o - 1, c) for p, q, o, c in products if o > 0)
+
+
+SPIN_ON_ONE, SPIN_ON_OTHER = _spin_on(1, 0, 0), _spin_on(-1, 0, 0)
+SPIN_ON_PAIR = (*_spin_on(-1, 4, 0), *_spin_on(1, 0, 4))
+VECTOR_OF_ONE, VECTOR_OF_OTHER = _vector_of(1, 0, 0), _vector_of(-1, 0, 0)
+VECTOR_OF_PAIR = (*_vector_of(-1, 4, 0), *_vector_of(1, 0, 4))

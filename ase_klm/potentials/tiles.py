@@ -1,9 +1,9 @@
 """Evaluation of a lattice network tile by tile, so that memory does not grow with the lattice.
 
 The terms of a site depend on the spins within `reach` bonds, so the fields of a tile's own sites depend on the terms
-within one reach and on the spins within two. On a regular grid, tiles are blocks with a margin of two reaches, taken for
-small periodic lattices of their own: what is wrong at their edges does not get further than one reach. Tiles that look
-alike share their tables.
+within one reach and on the spins within two. On a regular grid, tiles are blocks with a margin of two reaches, taken
+for small periodic lattices of their own: what is wrong at their edges does not get further than one reach. Tiles that
+look alike share their tables.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,6 +73,7 @@ def energy_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, mo
         What the network's `total` needs to know of the structure.
     """
     gradient = torch.zeros_like(moments)
+    energy = None
     if isinstance(model, LocalNetwork):  # a plain sum of terms: one sweep is enough
         weights = torch.ones(1, dtype=torch.float64, device=moments.device)
     else:
@@ -90,7 +91,7 @@ def energy_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, mo
             (by_moment,) = torch.autograd.grad((weights * terms[:, tile.near].double().sum(-1)).sum(), m)
         gradient[tile.sites[tile.own]] = by_moment[tile.own]
         energies.append(terms[0, tile.own].detach().double().sum())
-    return (torch.stack(energies).sum() if isinstance(model, LocalNetwork) else energy.detach()), gradient
+    return (torch.stack(energies).sum() if energy is None else energy.detach()), gradient
 
 
 def _terms(model: LatticeNetwork, tile: Tile, moments: Tensor, chosen: Tensor) -> Tensor:

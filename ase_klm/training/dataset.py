@@ -41,7 +41,9 @@ class Group(Labels):
 
     def to(self, device: torch.device | str) -> "Group":
         """Copy on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
 

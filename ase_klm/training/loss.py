@@ -13,7 +13,9 @@ from ase_klm.vectors import directions, transverse
 
 @dataclass(frozen=True)
 class Loss:
-    """energy (ΔE/N)² + field <ΔF²> + transverse <ΔF_⊥²> + electrons (ΔN_e/N)², means over configurations and components.
+    """energy (ΔE/N)² + field <ΔF²> + transverse <ΔF_⊥²> + electrons (ΔN_e/N)².
+
+    They are means over configurations, and over components of vectors.
 
     Attributes
     ----------
