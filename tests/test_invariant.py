@@ -158,7 +158,7 @@ def test_calibration_normalises():
     model = network(several[0], radius=1)
     moments = torch.stack([moments_of(atoms) for atoms in several])
     placed = model.place(several[0])
-    model.calibrate(Labels(moments, 2 * moments, torch.tensor([36.0, 72.0, 108.0])), placed)
+    model.calibrate([(Labels(moments, 2 * moments, torch.tensor([36.0, 72.0, 108.0])), placed)])
     (values,) = model._values(moments, placed)
     normalised = model.invariants[0].normalised(values).transpose(0, 1).flatten(1)
     torch.testing.assert_close(normalised.mean(1), torch.zeros(len(normalised)).double(), atol=1e-12, rtol=0)
@@ -169,7 +169,7 @@ def test_calibration_normalises():
 def test_rebuilt_from_hyperparameters():
     atoms = random_lattice(lattices.kagome, 3)
     model = network(atoms)
-    model.calibrate(Labels(moments_of(atoms)[None], moments_of(atoms)[None], torch.ones(1)), model.place(atoms))
+    model.calibrate([(Labels(moments_of(atoms)[None], moments_of(atoms)[None], torch.ones(1)), model.place(atoms))])
     with torch.random.fork_rng():
         other = InvariantNetwork(model.lattice, **model.hyperparameters).double()
     other.load_state_dict(model.state_dict())

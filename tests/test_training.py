@@ -379,8 +379,8 @@ class ToldToy(Toy):
     def place(self, atoms, hamiltonian=None):
         return super().place(atoms), (hamiltonian or {"J": 0.3})["J"] / 0.3
 
-    def calibrate(self, labels, placed):
-        super().calibrate(labels, placed[0])
+    def calibrate(self, sets):
+        super().calibrate([(labels, placed[0]) for labels, placed in sets])
 
     def total_energies(self, moments, placed, prepared=None):
         return placed[1] * super().total_energies(moments, placed[0])

@@ -50,9 +50,9 @@ class Occupation:
                 "it counts electrons per state, and a site has two states",
                 "divide the electrons per site by two",
             )
-        if self.temperature < 0:
+        if self.temperature is None or self.temperature < 0:
             raise KLMError(
-                f"temperature = {self.temperature} is negative",
+                f"temperature = {self.temperature} is no temperature",
                 "the electronic temperature is kT in eV",
                 "use 0 for a hard step, or a positive kT",
             )

@@ -1,7 +1,7 @@
 """What all lattice networks share: an energy of the spins, whose gradient moves them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,8 +102,14 @@ class LatticeNetwork(nn.Module, ABC):
         return self.total_energies(moments, placed, prepared)
 
     @abstractmethod
-    def calibrate(self, labels: Labels, placed: Any) -> None:
-        """Set what depends on the training set and is not trained: shifts, scales, statistics."""
+    def calibrate(self, sets: Sequence[tuple[Labels, Any]]) -> None:
+        """Set what depends on the training set and is not trained: shifts, scales, statistics.
+
+        Parameters
+        ----------
+        sets : sequence
+            Labels of the configurations on each lattice, and what `place` gave for it.
+        """
 
     def prepare(self, moments: Tensor, placed: Any) -> Any:
         """What does not depend on the weights, worth keeping for a training configuration, shape (N, 3); or None."""
@@ -133,7 +139,9 @@ class LocalNetwork(LatticeNetwork):
     def total(self, sums: Tensor, placed: Any) -> Tensor:
         return sums[0]
 
-    def calibrate(self, labels: Labels, placed: Any) -> None:
+    def calibrate(self, sets: Sequence[tuple[Labels, Any]]) -> None:
         """The shift from the mean energy of a site, and the scale from the spread of the fields."""
-        self.energy_shift.fill_(float(labels.energies.mean()) / labels.moments.shape[-2])
-        self.energy_scale.fill_(float(labels.magnetic_forces.square().mean().sqrt()))
+        densities = torch.cat([labels.energies / labels.moments.shape[-2] for labels, _ in sets])
+        fields = torch.cat([labels.magnetic_forces.flatten() for labels, _ in sets])
+        self.energy_shift.fill_(float(densities.mean()))
+        self.energy_scale.fill_(float(fields.square().mean().sqrt()))

@@ -41,7 +41,7 @@ from ase_klm.validate import checked_number
 TYPICAL_CHI = -1.4
 """Logarithm, nearly, of the density of states at the chemical potential from which training begins, 0.22 / eV."""
 
-CALIBRATION = 10
+CALIBRATION = 20
 """Configurations from which scales are taken."""
 
 
@@ -121,7 +121,7 @@ class ChebyshevNetwork(LatticeNetwork):
         self.clusters = [Cluster.around(lattice, a, self.hopping, radius) for a in range(len(lattice.stars))]
         bipartite = self.clusters[0].parities is not None
         self.n_moments = radius if bipartite else 2 * radius
-        n, kinds = self.n_moments, len(lattice.stars)
+        n, kinds = self.n_moments, len(_species(lattice))
         n_invariants = n + n * (n + 1) // 2
         shells = len(lattice.shells)
         for name, shape in (
@@ -149,7 +149,7 @@ class ChebyshevNetwork(LatticeNetwork):
     @classmethod
     def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (), seed: int = 0, **hyperparameters: Any) -> Any:
         """A network for the lattice of a structure; messages pass over the shells of the hopping and the ones given."""
-        hopping = checked_hamiltonian(hyperparameters["hamiltonian"])["hopping"]
+        hopping = checked_hamiltonian(hyperparameters.get("hamiltonian", {}))["hopping"]
         return super().for_atoms(atoms, {*shells, *map(int, hopping)}, seed, **hyperparameters)
 
     @property
@@ -244,35 +244,40 @@ class ChebyshevNetwork(LatticeNetwork):
         pairs = [local.rows_and_jacobian(laid_out) for local in tables]
         return Prepared(tuple(rows for rows, _ in pairs), tuple(jacobian for _, jacobian in pairs))
 
-    def calibrate(self, labels: Labels, placed: Placed) -> None:
+    def calibrate(self, sets: Sequence[tuple[Labels, Placed]]) -> None:
         """Scales of the moments, a basis of the invariants, and the linear model that training begins with.
 
         Fields are sums of derivatives of invariants, Σ_k c_k ∂I_k/∂m, whose sizes differ by orders of magnitude. In the
-        basis (C + ε)^(-1/2) I, with C their correlations over the training set, all are alike, and gradient descent
-        finds its way; the best c are known at once, by least squares.
+        basis (C + V + ε)^(-1/2) I, with the correlations C of the derivatives and the covariance V of the values over
+        the training set, all are alike, and gradient descent finds its way; the best c are known at once, by least
+        squares.
         """
-        few = range(0, len(labels.moments), max(len(labels.moments) // CALIBRATION, 1))
-        rows = torch.cat([self.features(placed.places.laid_out(labels.moments[[c]]), placed).detach() for c in few])
+        chosen = [(labels, c, placed) for labels, placed in sets for c in range(len(labels.moments))]
+        chosen = chosen[:: max(len(chosen) // CALIBRATION, 1)]
+        rows = torch.cat([self.features(p.places.laid_out(labels.moments[[c]]), p).detach() for labels, c, p in chosen])
         s, w = self._split(rows)
         with torch.no_grad():
             self.scalar_scale.copy_(1 / s.std(0).clamp_min(1e-2))
             self.vector_mixing.copy_(_decorrelation(w.mT.flatten(0, 1)))
             invariants = self._invariants(rows)[0]
             self.invariant_mean.copy_(invariants.mean(0))
-            derivatives = torch.cat([self._derivatives(labels.moments[c], placed) for c in few], 1).double()
-            fields = torch.cat([labels.magnetic_forces[c].flatten() for c in few]).double()
-            values, vectors = torch.linalg.eigh(3 * derivatives @ derivatives.mT / derivatives.shape[1])
+            derivatives = torch.cat([self._derivatives(labels.moments[c], p) for labels, c, p in chosen], 1).double()
+            fields = torch.cat([labels.magnetic_forces[c].flatten() for labels, c, _ in chosen]).double()
+            sizes = 3 * derivatives @ derivatives.mT / derivatives.shape[1] + torch.cov(invariants.mT.double())
+            values, vectors = torch.linalg.eigh(sizes)
             mixing = 2 * (vectors / (values + 1e-6 * values[-1]).sqrt()) @ vectors.mT
             self.invariant_mixing.copy_(mixing)
             coefficients = torch.linalg.lstsq((mixing @ derivatives).mT, -fields[:, None]).solution[:, 0]
             self.linear.weight[0] = coefficients.to(rows)
-            self.coupling.fill_(placed.J)
-            if labels.chemical_potentials is not None:
-                self.chemical_potential.fill_(float(labels.chemical_potentials.mean()))
-            if placed.electrons is not None:
-                self.electrons.fill_(placed.electrons / len(placed.places))
-            energies = labels.energies / labels.moments.shape[-2] - self.chemical_potential * self.electrons
-            self.energy_shift.fill_(float(energies.mean()))
+            self.coupling.fill_(sets[0][1].J)
+            potentials = [labels.chemical_potentials for labels, _ in sets if labels.chemical_potentials is not None]
+            if potentials:
+                self.chemical_potential.fill_(float(torch.cat(potentials).mean()))
+            electrons = [p.electrons / len(p.places) for _, p in sets if p.electrons is not None]
+            if electrons:
+                self.electrons.fill_(sum(electrons) / len(electrons))
+            densities = torch.cat([labels.energies / labels.moments.shape[-2] for labels, _ in sets])
+            self.energy_shift.fill_(float(densities.mean() - self.chemical_potential * self.electrons))
 
     def _derivatives(self, moments: Tensor, placed: Placed) -> Tensor:
         """Derivatives of the sums of all invariants by the moments, shape (invariants, 3 N)."""
@@ -335,9 +340,11 @@ class ChebyshevNetwork(LatticeNetwork):
         return omega + self.chemical_potential * placed.electrons + (placed.electrons - n) ** 2 / (2 * chi)
 
     def _labels(self, placed: Placed, replicas: int) -> Tensor:
-        """Relative change of J, and the sublattice, of each site."""
-        kinds = torch.eye(len(self.clusters), dtype=self.coupling.dtype, device=self.coupling.device)
-        kind = kinds.repeat_interleave(replicas * placed.places.sizes, 0)
+        """Relative change of J, and the species, of each site."""
+        species = _species(self.lattice)
+        kinds = torch.eye(len(species), dtype=self.coupling.dtype, device=self.coupling.device)
+        own = kinds[[species.index(star.species) for star in self.lattice.stars]]
+        kind = own.repeat_interleave(replicas * placed.places.sizes, 0)
         change = (placed.J - self.coupling) / self.coupling.abs().clamp_min(0.1)
         return torch.cat([change.expand(len(kind), 1), kind], 1)
 
@@ -414,6 +421,11 @@ def _checked_hopping(hopping: Any) -> dict[str, float]:
             "for instance {1: 1.0, 3: -0.85}",
         )
     return {str(shell): float(checked_number(t, f"hopping[{shell}]", "eV")) for shell, t in hopping.items()}
+
+
+def _species(lattice: LatticeStars) -> list[str]:
+    """What tells sublattices apart, beside their moments: rotations turn those of one species into each other."""
+    return sorted({star.species for star in lattice.stars})
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

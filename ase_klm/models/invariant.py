@@ -127,17 +127,19 @@ class InvariantNetwork(LocalNetwork):
         ]
         return placed.order.gather(torch.cat(energies, -1)).view(moments.shape[:-1])
 
-    def calibrate(self, labels: Labels, placed: Neighbourhoods) -> None:
+    def calibrate(self, sets: Sequence[tuple[Labels, Neighbourhoods]]) -> None:
         """As in the base class; and mean and spread of the invariants over the training set."""
-        super().calibrate(labels, placed)
-        moments = labels.moments
+        super().calibrate(sets)
+        device = self.energy_shift.device
         with torch.no_grad():
-            sums = [torch.zeros(2, len(i.mean), dtype=torch.float64, device=moments.device) for i in self._by_class]
-            for configuration in moments:
-                for number, values in enumerate(self._values(configuration, placed)):
-                    sums[number] += torch.stack([values, values**2]).double().sum((1, -1))
-            for invariants, table, (first, second) in zip(self._by_class, placed.around, sums, strict=True):
-                count = len(moments) * table.index.shape[1]
+            sums = [torch.zeros(2, len(i.mean), dtype=torch.float64, device=device) for i in self._by_class]
+            counts = [0] * len(sums)
+            for labels, placed in sets:
+                for configuration in labels.moments:
+                    for number, values in enumerate(self._values(configuration, placed)):
+                        sums[number] += torch.stack([values, values**2]).double().sum((1, -1))
+                        counts[number] += values.shape[-1]
+            for invariants, count, (first, second) in zip(self._by_class, counts, sums, strict=True):
                 if count:
                     invariants.calibrate(first / count, second / count)
 

@@ -55,7 +55,8 @@ class Sites:
     Attributes
     ----------
     members : tuple of Tensor
-        Site numbers of each sublattice, shape (n_a,).
+        Site numbers of each sublattice, shape (n_a,); in the order of the grid where there is one, not in that of the
+        structure.
     neighbours : tuple of Tensor
         Site numbers at each displacement of the star, shape (D_a, n_a).
     grid : Grid or None

@@ -5,6 +5,7 @@ from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Sum
 from ase_klm.potentials.exchange import Exchange
 from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.potentials.kondo import ExponentialHopping, Kondo
+from ase_klm.potentials.network import Network
 from ase_klm.potentials.zeeman import Zeeman
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ExponentialHopping",
     "Foreign",
     "Kondo",
+    "Network",
     "Potential",
     "Sum",
     "UniaxialAnisotropy",

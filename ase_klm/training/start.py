@@ -47,12 +47,16 @@ def architecture(model: LatticeNetwork) -> dict[str, Any]:
 
 
 def common_hamiltonian(hamiltonians: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """The Hamiltonian of all frames; None when it differs or is not known. The field is none of the network's."""
-    texts = {
-        json.dumps({key: value for key, value in (one or {}).items() if key != "field"}, sort_keys=True)
-        for one in hamiltonians
+    """What the Hamiltonians of all frames agree on; None when that is nothing.
+
+    The field and the k-mesh are no parameters of a network.
+    """
+    first, *others = [one or {} for one in hamiltonians] or [{}]
+    found = {
+        key: value
+        for key, value in first.items()
+        if key not in ("field", "kpts") and all(one.get(key) == value for one in others)
     }
-    found = json.loads(texts.pop()) if len(texts) == 1 else None
     return found or None
 
 

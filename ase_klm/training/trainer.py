@@ -156,7 +156,10 @@ class Trainer:
         self._since = time.monotonic() - self.progress.seconds
         self._saved = self._drawn = time.monotonic()
         with tqdm(
-            total=100, unit="%", disable=not self.show, bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+            total=100,
+            unit="%",
+            disable=None if self.show else True,
+            bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
         ) as bar:
             bar.update(min(100.0, 100 * self._fraction))
             while self._fraction < 1:
@@ -303,8 +306,7 @@ class Trainer:
     def _calibrate(self) -> None:
         """Statistics of the training part before the first step; only the energy shift when fine-tuning."""
         if not self.fine_tuned:
-            largest = max(self.training, key=lambda one: one.group.moments.numel())
-            self.model.calibrate(largest.group, largest.placed)
+            self.model.calibrate([(one.group, one.placed) for one in self.training])
         found, given = predicted_by(self.model, self.training), labels_of(self.training)
         self.model.energy_shift += (given.energy_densities - found.energy_densities).mean()
         self.averages = [p.detach().clone() for p in self.weights]

@@ -1,0 +1,85 @@
+"""The packaged networks: what their cards say, and that they are as good as that on a case solved here."""
+
+import json
+
+import pytest
+from ase.data import chemical_symbols
+
+from ase_klm import ECNNCalculator, KondoEDCalculator, get_magnetic_forces, get_moments, lattices, textures
+from ase_klm.models import files
+
+NAMES = files.available()
+BUILDERS = {2: lattices.chain, 4: lattices.square, 6: lattices.triangular, 3: lattices.honeycomb}
+"""By the number of nearest neighbours."""
+
+
+def lattice_of(network, cells):
+    """A small structure of the network's lattice, or a skip where it is none of the simple ones."""
+    stars = network.lattice.stars
+    builder = BUILDERS.get(sum(shell == 1 for shell in stars[0].shells))
+    if builder is None or len({star.species for star in stars}) > 1:
+        pytest.skip("only simple lattices are solved here")
+    atoms = builder(size=cells if builder is lattices.chain else (cells, cells), symbol=stars[0].species)
+    network.lattice.place(atoms)
+    return atoms
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cards(name):
+    card = files.card(name)
+    network = files.load(name)
+    assert card["architecture"] == type(network).__name__
+    assert card["architecture"] in files.ARCHITECTURES
+    assert card["hyperparameters"] == json.loads(json.dumps(network.hyperparameters))
+    assert card["units"] == files.UNITS
+    assert card["version"]
+    assert all(star["species"] in chemical_symbols for star in card["lattice"]["stars"])
+    hamiltonian = card["hamiltonian"]
+    assert hamiltonian["hopping"]
+    assert isinstance(hamiltonian["J"], float)
+    assert (hamiltonian.get("filling") is None) != (hamiltonian.get("mu") is None)
+    errors = card["errors"]
+    assert 0 < errors["torque"] < errors["field"]
+    assert 0 < errors["energy"] < errors["field"]
+    assert 0.5 < errors["correlation"] < 1
+    assert errors["configurations"] >= 1
+    assert card["training"]["configurations"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_errors_are_those_of_the_card(name):
+    card = files.card(name)
+    hamiltonian = card["hamiltonian"]
+    atoms = lattice_of(files.load(name), 10)
+    textures.random(atoms, seed=20261121)
+    exact = KondoEDCalculator(
+        hopping={int(shell): t for shell, t in hamiltonian["hopping"].items()},
+        J=hamiltonian["J"],
+        filling=hamiltonian.get("filling"),
+        mu=hamiltonian.get("mu"),
+        temperature=hamiltonian.get("temperature", 0.0),
+        kpts=tuple(3 if periodic else 1 for periodic in atoms.pbc),  # a torus of 30 × 30
+    )
+    results = []
+    for calc in (exact, ECNNCalculator(name)):
+        atoms.calc = calc
+        results.append((get_magnetic_forces(atoms), atoms.get_potential_energy() / len(atoms)))
+    (field, energy), (predicted, predicted_energy) = results
+    error = predicted - field
+    e = get_moments(atoms)
+    across = error - (error * e).sum(1, keepdims=True) * e
+    assert (error**2).mean() ** 0.5 < 2 * card["errors"]["field"]
+    assert (across**2).mean() ** 0.5 < 2 * card["errors"]["torque"]
+    # one sample, repeated in all directions, scatters more than the independent ones of the card
+    assert abs(predicted_energy - energy) < 10 * card["errors"]["energy"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_precision_is_enough(name):
+    atoms = lattice_of(files.load(name), 12)
+    textures.random(atoms, seed=2)
+    fields = []
+    for dtype in ("float32", "float64"):
+        atoms.calc = ECNNCalculator(name, dtype=dtype)
+        fields.append(get_magnetic_forces(atoms))
+    assert abs(fields[0] - fields[1]).max() < 0.1 * files.card(name)["errors"]["field"]
