@@ -52,7 +52,7 @@ class Occupation:
             )
         if self.temperature is None or self.temperature < 0:
             raise KLMError(
-                f"temperature = {self.temperature} is no temperature",
+                f"temperature = {self.temperature} is " + ("missing" if self.temperature is None else "negative"),
                 "the electronic temperature is kT in eV",
                 "use 0 for a hard step, or a positive kT",
             )

@@ -40,7 +40,7 @@ class ECNN(LocalNetwork):
     time_reversal : bool
         Whether spins are odd (1o). If not, they are 1e, and the energy need not be even under reversal.
     tied : bool
-        One weight a shell: exact point-group symmetry of the lattice.
+        One weight a shell: exact point-group symmetry on lattices with one sublattice.
     """
 
     def __init__(
