@@ -9,6 +9,8 @@ import torch
 
 REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+torch.set_num_threads(1)  # the tensors of tests are small: threads cost more than they gain
+
 
 @pytest.fixture(autouse=True)
 def _no_global_state():
