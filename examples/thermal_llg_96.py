@@ -7,11 +7,9 @@ large lattice would take an hour. The small one is exact, and shows whether the 
 has the same 24 × 24 start and the same noise, so that what differs there is the network's doing.
 
 Errors of the network on spins of the exact run, at the start, half-way and at the end, are printed as well: they say
-how far to trust it on what it was not shown. A network that has seen random spins only orders too much, to -0.7 instead
-of -0.52: the chemical potential falls by 0.6 eV on the way. One that was trained for four minutes on random spins and
-snapshots of quenches, as train_chebyshev.toml says, follows the exact run within 0.03:
-
-    python thermal_llg_96.py --model square-chebyshev/best.safetensors
+how far to trust it. The packaged kondo-square has seen snapshots of quenches; a network that has seen random spins only
+(--model kondo-square-published) orders too much, to -0.7 instead of -0.52, since the chemical potential falls by 0.6 eV
+on the way.
 
 Takes six minutes on two cores; --steps 20 shows the beginning in one. Writes thermal_llg_96.png, the correlation
 and the energy against time and the spins of the large lattice, and the trajectories, a frame every four steps.
