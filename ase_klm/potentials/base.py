@@ -21,6 +21,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
@@ -125,6 +126,11 @@ class BoundPotential:
         raise NotImplementedError
 
     @property
+    def interaction_range(self) -> float | None:
+        """Distance, Å, beyond which second derivatives are zero; None where it is not known."""
+        return None
+
+    @property
     def differentiable(self) -> bool:
         """Whether `energy` is given as differentiable torch."""
         return type(self).energy is not BoundPotential.energy
@@ -185,6 +191,10 @@ class BoundPotential:
 
     def site_hessian(self, moments: Tensor) -> Tensor | None:
         """Blocks ∂²E/∂m_i ∂m_i, shape (..., N, 3, 3), eV/μB²; None where they are not at hand."""
+        return None
+
+    def second_derivatives(self, moments: Tensor) -> SecondDerivatives | None:
+        """∂²E/∂m_i ∂m_j of the periodic crystal at moments (N, 3), exactly; None where they are not at hand."""
         return None
 
     def no_atomic_forces(self, moments: Tensor, atomic: bool) -> tuple[Tensor | None, Tensor | None]:

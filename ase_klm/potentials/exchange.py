@@ -23,6 +23,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, neighbour_shells
 from ase_klm.moments import is_magnetic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
+from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import checked_array, checked_number
 from ase_klm.vectors import transverse
 
@@ -110,8 +111,9 @@ class BoundExchange(BoundPotential):
             raise KLMError(
                 "no atom carries a moment", "exchange acts on directions of moments", "set them, e.g. textures.random"
             )
-        i, j, _, matrices = exchange.explicit_bonds(reference)
+        i, j, cells, matrices = exchange.explicit_bonds(reference)
         onsite = self._checked_onsite(exchange.onsite)
+        self._bonds, self._onsite = (i, j, cells, matrices), onsite
         sites = np.arange(self.n_atoms)
         rows = np.concatenate([i, j, sites])
         columns = np.concatenate([j, i, sites])
@@ -184,6 +186,23 @@ class BoundExchange(BoundPotential):
         mixed = e[..., :, None] * transverse(g, e)[..., None, :]
         block = projector @ self.diagonal_blocks @ projector - longitudinal * projector - mixed - mixed.mT
         return torch.where(self.magnetic[:, None, None], block / length[..., None] ** 2, 0.0)
+
+    def second_derivatives(self, moments: Tensor) -> Blocks:
+        e, length, _, g = (values.cpu().numpy() for values in self._frame(moments))
+        (i, j, cells, matrices), sites = self._bonds, np.arange(self.n_atoms)
+        projector = np.eye(3) - e[:, :, None] * e[:, None, :]
+        bonded = projector[i] @ matrices @ projector[j] / (length[i] * length[j])[:, :, None]
+        longitudinal = (e * g).sum(1)[:, None, None]
+        mixed = e[:, :, None] * (g - longitudinal[:, 0] * e)[:, None, :]
+        onsite = projector @ (self._onsite + self._onsite.transpose(0, 2, 1)) @ projector
+        own = (onsite - longitudinal * projector - mixed - mixed.transpose(0, 2, 1)) / length[:, :, None] ** 2
+        return Blocks(
+            self.n_atoms,
+            np.concatenate([i, j, sites]),
+            np.concatenate([j, i, sites]),
+            np.concatenate([cells, -cells, np.zeros((self.n_atoms, 3), int)]),
+            np.concatenate([bonded, bonded.transpose(0, 2, 1), own]),
+        )
 
 
 def _shell_matrix(value: Any, shell: int) -> Any:

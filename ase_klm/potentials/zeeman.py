@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
+from ase_klm.potentials.second_derivatives import Blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +47,6 @@ class BoundZeeman(BoundPotential):
 
     def site_hessian(self, moments: Tensor) -> Tensor:
         return moments.new_zeros((*moments.shape, 3))
+
+    def second_derivatives(self, moments: Tensor) -> Blocks:
+        return Blocks.none(self.n_atoms)

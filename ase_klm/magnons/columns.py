@@ -1,0 +1,167 @@
+"""Second derivatives column by column: how the magnetic forces of a supercell answer to turning one moment.
+
+Each moment of the home cell is turned about two axes across it. For a differentiable potential a turn is one
+Hessian-vector product; else it is a central difference of the magnetic forces, of which each is kept on disk if asked
+for, since exact diagonalisations are expensive. What has been turned in a supercell acts on all its periodic images:
+that is exact for wave vectors of the supercell, and for all others if the supercell is longer than twice the range.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ase_klm.errors import KLMError
+from ase_klm.graphs import with_complete_cell
+from ase_klm.magnons.cache import Cache
+from ase_klm.moments import get_moments
+from ase_klm.potentials.base import BoundPotential, Potential
+from ase_klm.potentials.second_derivatives import Blocks
+from ase_klm.validate import Array
+
+ROUGH = 0.05
+"""Relative change of a difference between two steps above which forces are not smooth enough for it."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Second derivatives of a supercell, and how far they can be trusted.
+
+    Attributes
+    ----------
+    blocks : Blocks
+        Φ(i, j, R) across both moments, eV/μB².
+    asymmetry : float
+        Largest difference between Φ(i, j, R) and Φ(j, i, -R)ᵀ, which were found one by one, eV/μB².
+    at_the_edge : float
+        Largest Φ between atoms half a supercell apart, relative to the largest of all.
+    """
+
+    blocks: Blocks
+    asymmetry: float
+    at_the_edge: float
+
+
+def columns(
+    potential: Potential,
+    atoms: Atoms,
+    axes: Array,
+    supercell: tuple[int, int, int],
+    delta: float,
+    differences: bool,
+    cache: Path | None,
+    device: str = "cpu",
+) -> tuple[Columns, Array]:
+    """Second derivatives, and the magnetic forces on the atoms of the home cell, (N, 3).
+
+    Parameters
+    ----------
+    axes : ndarray
+        Two directions across each moment, shape (N, 2, 3); zero for non-magnetic atoms.
+    delta : float
+        Angle, rad, by which moments are turned in differences.
+    differences : bool
+        Whether to use them although the potential is differentiable.
+    """
+    repeated = atoms.repeat(supercell)
+    bound = potential.bind(repeated, device)
+    forces = bound.evaluate(atomic=False).magnetic_forces.cpu().numpy()
+    n = len(atoms)
+    if differences or not bound.differentiable:
+        found = _by_differences(bound, repeated, axes, delta, cache)
+    else:
+        found = _by_products(bound, axes)
+    return _as_blocks(found, atoms, axes, supercell), forces[:n]
+
+
+def _by_products(bound: BoundPotential, axes: Array, memory: int = 2_000_000) -> Array:
+    """Φ x of all turned axes, shape (N, 2, sites, 3); so many numbers at a time."""
+    sites = bound.n_atoms
+    turned = np.argwhere(np.abs(axes).sum(-1) > 0)
+    found = np.zeros((*axes.shape[:2], sites, 3))
+    batch = max(1, memory // (3 * sites))
+    for start in range(0, len(turned), batch):
+        chosen = turned[start : start + batch]
+        vectors = np.zeros((len(chosen), sites, 3))
+        vectors[np.arange(len(chosen)), chosen[:, 0]] = axes[chosen[:, 0], chosen[:, 1]]
+        moments = bound.moments.expand(len(chosen), sites, 3)
+        columns = bound.hessian_vector_product(moments, bound.tensor(vectors))
+        found[chosen[:, 0], chosen[:, 1]] = columns.cpu().numpy()
+    return found
+
+
+def _by_differences(bound: BoundPotential, repeated: Atoms, axes: Array, delta: float, path: Path | None) -> Array:
+    sites, moments = bound.n_atoms, get_moments(repeated)
+    cache = Cache(path, repeated, delta)
+    found = np.zeros((*axes.shape[:2], sites, 3))
+
+    def forces(atom: int, axis: int, angle: float) -> Array:
+        def calculate() -> Array:
+            turned = moments.copy()
+            length = np.linalg.norm(turned[atom])
+            turned[atom] = turned[atom] * np.cos(angle) + length * axes[atom, axis] * np.sin(angle)
+            return bound.evaluate(torch.as_tensor(turned), atomic=False).magnetic_forces.cpu().numpy()
+
+        return cache.get(f"{atom}-{'xy'[axis]}{'+' if angle > 0 else '-'}{abs(angle):.6g}", calculate)
+
+    def difference(atom: int, axis: int, angle: float) -> Array:
+        length = np.linalg.norm(moments[atom])
+        change = forces(atom, axis, -angle) - forces(atom, axis, angle)
+        return change / (2 * length * np.sin(angle))
+
+    turned = np.argwhere(np.abs(axes).sum(-1) > 0)
+    for number, (atom, axis) in enumerate(turned.tolist()):
+        found[atom, axis] = difference(atom, axis, delta)
+        if number == 0:
+            _check_smooth(found[atom, axis], difference(atom, axis, 2 * delta), delta)
+    return found
+
+
+def _check_smooth(one: Array, two: Array, delta: float) -> None:
+    """Compare differences with two steps; they agree up to third derivatives times the squared step, and noise."""
+    change, size = float(np.abs(one - two).max()), float(np.abs(one).max())
+    if change > ROUGH * size:
+        raise KLMError(
+            f"magnetic forces are not smooth enough for the step delta = {delta:g} rad",
+            f"second derivatives with this step and with twice of it differ by {100 * change / size:.2g} %",
+            "noise: a larger delta, float64, a tighter convergence or an electronic temperature; "
+            "a strongly curved energy: a smaller delta",
+        )
+
+
+def _as_blocks(found: Array, atoms: Atoms, axes: Array, supercell: tuple[int, int, int]) -> Columns:
+    """Blocks of the answers (N, 2, sites, 3); images at equal distance share theirs."""
+    n, cells = len(atoms), np.array(list(product(*(range(m) for m in supercell))))
+    answers = np.einsum("iacjz,jbz->iacjb", found.reshape(n, 2, len(cells), n, 3), axes, optimize=True)
+    across = np.einsum("iacjb,iax,jby->ijcxy", answers, axes, axes, optimize=True)  # Φ(i, j in cell c)
+    backwards = np.ravel_multi_index(tuple((-cells % supercell).T), supercell)
+    asymmetry = float(np.abs(across - across.transpose(1, 0, 2, 4, 3)[:, :, backwards]).max(initial=0.0))
+    complete = with_complete_cell(atoms)
+    steps = [(-1, 0, 1) if periodic else (0,) for periodic in atoms.pbc]
+    images = cells[:, None] + np.array(list(product(*steps))) * supercell  # (cell, image, 3)
+    closest = _nearest_distance(complete)
+    parts, edge = [], 0.0
+    for i in range(n):
+        vectors = complete.positions[:, None, None] - complete.positions[i] + images @ complete.cell.array
+        distances = np.linalg.norm(vectors, axis=-1)  # (j, cell, image)
+        nearest = distances < distances.min(-1, keepdims=True) + 1e-6
+        j, c, image = np.nonzero(nearest)
+        values = across[i, j, c] / nearest.sum(-1)[j, c][:, None, None]
+        parts.append((np.full(len(j), i), j, images[c, image], values))
+        if distances.shape[-1] > 1:
+            first, second = np.partition(distances, 1)[..., :2].transpose(2, 0, 1)
+            at_the_edge = second - first < 1.01 * closest
+            edge = max(edge, float(np.abs(across[i][at_the_edge]).max(initial=0.0)))
+    blocks = Blocks(n, *(np.concatenate(part) for part in zip(*parts, strict=True)))
+    return Columns(blocks, asymmetry, edge / max(float(np.abs(across).max(initial=0.0)), 1e-300))
+
+
+def _nearest_distance(atoms: Atoms) -> float:
+    """Shortest distance between atoms, or between an atom and its image, Å."""
+    steps = np.array(list(product(*((-1, 0, 1) if periodic else (0,) for periodic in atoms.pbc))))
+    vectors = atoms.positions - atoms.positions[0] + (steps @ atoms.cell.array)[:, None]
+    distances = np.linalg.norm(vectors, axis=-1)
+    return float(distances[distances > 1e-6].min(initial=np.inf))
