@@ -19,9 +19,11 @@ from torch import Tensor
 from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise
 from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, spin_density
 from ase_klm.electrons.occupation import FilledLevels, Occupation
+from ase_klm.electrons.response import SpinResponse
 from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
+from ase_klm.potentials.kondo_response import KondoSecondDerivatives
 from ase_klm.validate import LARGEST, checked_array, checked_number
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
@@ -240,11 +242,39 @@ class BoundKondo(BoundPotential):
 
     def levels(self, kpoints: np.ndarray, moments: Tensor, positions: Tensor, cell: Tensor) -> np.ndarray:
         """Energies (eV) at fractional k-points, shape (N_k, 2N)."""
+        H = self._hamiltonian_at(self.tensor(kpoints), moments, positions, cell)
+        return torch.linalg.eigvalsh(H).double().cpu().numpy()
+
+    def _hamiltonian_at(self, kpoints: Tensor, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        """H(k) at other k-points than those of the mesh."""
         self._find_bonds(positions, cell)
-        lattice = self._lattice_at(self.tensor(kpoints))
+        lattice = self._lattice_at(kpoints)
         coupled = torch.where(self.magnetic[:, None], moments, 0.0)
-        hopping = lattice.hopping_matrix(self.amplitudes(positions, cell))
-        return torch.linalg.eigvalsh(lattice.hamiltonian(hopping, coupled, self.kondo.J)).double().cpu().numpy()
+        return lattice.hamiltonian(lattice.hopping_matrix(self.amplitudes(positions, cell)), coupled, self.kondo.J)
+
+    def second_derivatives(self, moments: Tensor) -> KondoSecondDerivatives:
+        """∂²E/∂m∂m at any q, for moments of shape (N, 3) and the present positions.
+
+        Raises
+        ------
+        KLMError
+            For several replicas, and at T = 0 where the step cuts a degenerate level.
+        """
+        m, positions, cell = moments.detach().clone(), self.positions.clone(), self.cell.clone()
+        if m.ndim > 2 or positions.ndim > 2 or cell.ndim > 2:
+            raise KLMError(
+                "second derivatives of a Kondo lattice are for one structure at a time",
+                f"moments have the shape {tuple(m.shape)}, positions {tuple(positions.shape)}",
+                "bind the replicas one by one",
+            )
+        response = SpinResponse(
+            lambda kpoints: self._hamiltonian_at(kpoints, m, positions, cell),
+            self.kondo.kpts,
+            self.occupation,
+            self.magnetic.nonzero()[:, 0],
+        )
+        periodic = np.asarray(self.reference.pbc, dtype=bool)
+        return KondoSecondDerivatives(response, self.magnetic.cpu().numpy(), periodic, self.kondo.J)
 
 
 def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
