@@ -1,5 +1,7 @@
 """The equivariant convolutional network: the same numbers as e3nn's general form, and its symmetries."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from ase_klm import SpinCalculator, get_moments, lattices, testing, textures
 from ase_klm.models.ecnn import ECNN
 from ase_klm.models.ecnn_reference import ReferenceECNN
-from ase_klm.nn.harmonics import solid_harmonics
+from ase_klm.nn.harmonics import SolidHarmonics
 from ase_klm.potentials.network import Network
 
 
@@ -32,7 +34,7 @@ def test_solid_harmonics_are_those_of_e3nn():
     from e3nn import o3
 
     moments = torch.tensor(np.random.default_rng(1).normal(size=(3, 7)))
-    for l, found in enumerate(solid_harmonics(moments, 4)):
+    for l, found in enumerate(SolidHarmonics(4)(moments)):
         expected = o3.spherical_harmonics(l, moments.T, normalize=False, normalization="component")
         assert torch.allclose(found.T, expected, atol=1e-11)
 
@@ -131,3 +133,23 @@ def test_site_order_does_not_matter():
     energies = model.site_energies(spins(atoms), model.place(atoms))
     mixed = atoms[order]
     assert torch.allclose(model.site_energies(spins(mixed), model.place(mixed)), energies[order], atol=1e-12)
+
+
+COMPILED = """
+from ase_klm import lattices, textures
+from ase_klm.models.ecnn import ECNN
+from ase_klm.potentials.network import Network
+import numpy as np
+
+atoms = lattices.chain(6)
+textures.random(atoms, seed=1)
+model = ECNN.for_atoms(atoms, irreps="1x0e + 1x1o + 1x2e", blocks=1)
+compiled, plain = (Network(model, compile=way).bind(atoms).evaluate() for way in (True, False))
+assert np.allclose(compiled.energy, plain.energy, atol=1e-5)
+assert np.allclose(compiled.magnetic_forces, plain.magnetic_forces, atol=1e-5)
+"""
+
+
+@pytest.mark.slow  # half a minute of torch's compiler
+def test_compiles_in_a_fresh_process():
+    subprocess.run([sys.executable, "-c", COMPILED], check=True)

@@ -19,7 +19,7 @@ from torch.autograd import Function
 from ase_klm.errors import KLMError
 from ase_klm.models.base import LocalNetwork
 from ase_klm.nn.convolution import LatticeConvolution
-from ase_klm.nn.harmonics import solid_harmonics
+from ase_klm.nn.harmonics import SolidHarmonics
 from ase_klm.nn.lattice import LatticeStars, Sites
 from ase_klm.nn.neighbourhoods import Neighbourhoods
 
@@ -54,9 +54,10 @@ class ECNN(LocalNetwork):
     ) -> None:
         super().__init__(lattice)
         self.irreps, self.n_blocks, self.readout = _checked_irreps(irreps, time_reversal), blocks, tuple(readout)
-        self.time_reversal, self.tied, self.degree = time_reversal, tied, self.irreps.lmax
+        self.time_reversal, self.tied = time_reversal, tied
         parity = -1 if time_reversal else 1
         lmax = self.irreps.lmax
+        self.harmonics = SolidHarmonics(lmax)
         source = o3.Irreps([(1, (l, parity**l)) for l in range(lmax + 1)])
         spin = source[:2]
         self.blocks = nn.ModuleList()
@@ -91,14 +92,15 @@ class ECNN(LocalNetwork):
     def site_terms(self, moments: Tensor, placed: Neighbourhoods) -> Tensor:
         batch = moments.shape[:-2]
         laid_out = placed.laid_out(moments.reshape(-1, *moments.shape[-2:]))
-        spins = solid_harmonics(laid_out, self.degree)
-        tensors = [spin[:, None] for spin in spins]
+        tensors = [harmonic[..., None] for harmonic in self.harmonics(laid_out)]  # (2 l + 1, n, channels)
+        widest = max(channels for channels, _ in self.irreps)
+        spins = [harmonic.expand(-1, -1, widest).contiguous() for harmonic in tensors[:2]]
         for block in self.blocks:
             new = block(tensors, spins, placed)
             skips = [b.shape for b in tensors] == [a.shape for a in new]
             tensors = [norm_activation(a, tensors[number] if skips else None) for number, a in enumerate(new)]
         (scalars,) = self.output(tensors, spins, placed)
-        energies = self.perceptron(scalars[0].mT)[:, 0]
+        energies = self.perceptron(scalars[0])[:, 0]
         return placed.site_values(energies, len(energies) // len(placed)).view(*batch, -1)
 
 
@@ -122,26 +124,28 @@ class _NormActivation(Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, skipped: Tensor | None) -> Tensor:
+        inverse, scale = _inverse_norm_and_scale(values)
         ctx.save_for_backward(values)
-        scale = _norm(values).sigmoid_()
+        ctx.known = inverse, scale
         return values * scale if skipped is None else torch.addcmul(skipped, values, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         (values,) = ctx.saved_tensors
-        norm = _norm(values)
-        scale = torch.sigmoid(norm)
-        along = _summed(gradient, values) * scale * (1 - scale) / norm
+        inverse, scale = _inverse_norm_and_scale(values) if torch.is_grad_enabled() else ctx.known
+        along = _summed(gradient, values) * (inverse * scale * (1 - scale))
         by_values = torch.addcmul(gradient * scale, values, along)
         return by_values, gradient if ctx.needs_input_grad[1] else None
 
 
-def _norm(values: Tensor) -> Tensor:
-    return (_summed(values, values) + 1e-6).sqrt()
+def _inverse_norm_and_scale(values: Tensor) -> tuple[Tensor, Tensor]:
+    squared = _summed(values, values) + 1e-6
+    inverse = squared.rsqrt()
+    return inverse, (squared * inverse).sigmoid()
 
 
 def _summed(a: Tensor, b: Tensor) -> Tensor:
-    """Products of two tensors summed over components, (channels, n)."""
+    """Products of two tensors summed over components."""
     total = a[0] * b[0]
     for x, y in zip(a[1:], b[1:], strict=True):
         total = torch.addcmul(total, x, y)

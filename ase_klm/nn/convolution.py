@@ -2,7 +2,7 @@
 
     out_lo(r) = Σ_paths CG [ Σ_d W_path,d h_li(r + d) ] ⊗ Y_lf(S_r),    path = (li, lf, lo), lf = 0, 1
 
-The neighbours are contracted with the weights first, in one matrix product for each degree, and coupled to the spin
+The neighbours are contracted with the weights first, in one convolution for each path, and coupled to the spin
 afterwards: as many operations as neighbours less than coupling them one by one. (Y. Miyazaki, arXiv:2305.03804, eq. 5.)
 """
 
@@ -13,23 +13,25 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import conv1d, conv2d, conv3d
+from torch.nn.functional import conv1d, conv2d, conv3d, pad
 
 from ase_klm.errors import KLMError
+from ase_klm.nn.gather import Table
 from ase_klm.nn.grid import Grid, wrapped
-from ase_klm.nn.harmonics import coupled, terms
+from ase_klm.nn.harmonics import Terms, coupled, terms
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.neighbourhoods import Neighbourhoods
 
 
 class Path(NamedTuple):
-    """Numbers of the irreps that are coupled, their degrees, and the channels before and after."""
+    """Numbers of the irreps that are coupled, their degrees, the channels before and after, and the coefficients."""
 
     source: int
     spin: int
     target: int
     degrees: tuple[int, int, int]
     channels: tuple[int, int]
+    terms: Terms
 
 
 class LatticeConvolution(nn.Module):
@@ -52,7 +54,7 @@ class LatticeConvolution(nn.Module):
         super().__init__()
         self.n_targets = len(target)
         self.paths = [
-            Path(i, f, o, (left.l, right.l, out.l), (inputs, outputs))
+            Path(i, f, o, (left.l, right.l, out.l), (inputs, outputs), terms(left.l, right.l, out.l) if right.l else ())
             for i, (inputs, left) in enumerate(source)
             for f, (_, right) in enumerate(spin)
             for o, (outputs, out) in enumerate(target)
@@ -72,73 +74,99 @@ class LatticeConvolution(nn.Module):
                 inputs, outputs = path.channels
                 self.weights.append(nn.Parameter(torch.randn(outputs, inputs, max(classes) + 1)))
 
-    def path_weights(self, sublattice: int) -> list[Tensor]:
-        """Weights of each path as they enter, (out, in, D + 1), normalised by the number of terms of each output."""
-        classes = self.classes[sublattice]
-        first = sublattice * len(self.paths)
-        return [
-            self.weights[first + number][..., classes] / self._fan_in(path.target, len(classes)) ** 0.5
+    def _rows(self, sublattice: int) -> Tensor:
+        """Weights of all paths as they enter, normalised by the number of terms of each output, (Σ out · in, D + 1)."""
+        classes, first = self.classes[sublattice], sublattice * len(self.paths)
+        rows = [
+            self.weights[first + number].flatten(0, 1) / self._fan_in(path.target, len(classes)) ** 0.5
             for number, path in enumerate(self.paths)
         ]
+        return torch.cat(rows)[:, classes]
 
     def _fan_in(self, target: int, displacements: int) -> int:
         return sum(path.channels[0] * displacements for path in self.paths if path.target == target)
 
+    def _of_paths(self, rows: Tensor) -> list[Tensor]:
+        """Rows (Σ out · in, *box) of each path, (out, in, *box)."""
+        sizes = [path.channels[::-1] for path in self.paths]
+        split = rows.split([outputs * inputs for outputs, inputs in sizes])
+        return [part.unflatten(0, size) for part, size in zip(split, sizes, strict=True)]
+
     def forward(self, tensors: Sequence[Tensor], spins: Sequence[Tensor], places: Neighbourhoods) -> list[Tensor]:
-        """Tensors (2 l + 1, channels, n) of all irreps of `source` to those of `target`; spins (2 l + 1, n)."""
-        replicas = tensors[0].shape[-1] // len(places)
-        weights = [self.path_weights(a) for a in range(len(self.classes))]
-        parts: dict[Path, Tensor] = {}
+        """Tensors of all irreps of `source` to those of `target`, each of shape (2 l + 1, n, channels).
+
+        Parameters
+        ----------
+        tensors : sequence of Tensor
+        spins : sequence of Tensor
+            Harmonics Y_0 and Y_1 of the spins, (2 l + 1, n, channels): the same for each of the most channels.
+        places : Neighbourhoods
+            With its sites in this order.
+        """
+        replicas = tensors[0].shape[1] // len(places)
+        rows = [self._rows(a) for a in range(len(self.classes))]
+        grid = places.sites.grid
+        parts = (
+            self._on_grid(rows, tensors, replicas, grid)
+            if grid
+            else self._by_tables(rows, tensors, places.tables(replicas))
+        )
+        return [self._target(number, parts, spins) for number in range(self.n_targets)]
+
+    def _target(self, number: int, parts: Sequence[Tensor], spins: Sequence[Tensor]) -> Tensor:
+        """Sum of the paths that lead to a target."""
+        chosen = [k for k, path in enumerate(self.paths) if path.target == number]
+        paths, channels = [self.paths[k] for k in chosen], parts[chosen[0]].shape[-1]
+        own = [spin[..., :channels] for spin in spins]
+        return coupled(
+            [parts[k] for k in chosen],
+            [own[path.spin] if path.terms else None for path in paths],
+            [path.terms for path in paths],
+            paths[0].degrees[2],
+        )
+
+    def _on_grid(self, rows: list[Tensor], tensors: Sequence[Tensor], replicas: int, grid: Grid) -> list[Tensor]:
+        """Σ_d kernel_d values(r + d) of each path, (components, n, out), by torch's convolutions."""
+        kinds = len(rows)
+        boxes = [
+            torch.cat([own, own.new_zeros(len(own), 1)], 1)[:, numbers.to(own.device)]
+            for own, numbers in zip(rows, grid.places, strict=True)
+        ]  # (Σ out · in, sublattice of the neighbour, *box) of each sublattice
+        kernels = self._of_paths(torch.stack(boxes, 1))  # (out, in, sublattice, sublattice of the neighbour, *box)
+        cells = []
+        for values in tensors:
+            parts = values.view(len(values), kinds, replicas, *grid.shape, -1)
+            cells.append(parts.movedim(1, -2).reshape(-1, *grid.shape, kinds * values.shape[-1]).movedim(-1, 1))
+        found = []
+        for path, kernel in zip(self.paths, kernels, strict=True):
+            whole = kernel.movedim((2, 3), (0, 2)).flatten(2, 3).flatten(0, 1)
+            values = _Periodic.apply(cells[path.source], whole, grid.reach).movedim(1, -1)
+            if kinds > 1:
+                values = values.reshape(-1, replicas, *grid.shape, kinds, path.channels[1]).movedim(-2, 1)
+            found.append(values.reshape(*tensors[path.source].shape[:2], path.channels[1]))
+        return found
+
+    def _by_tables(self, rows: list[Tensor], tensors: Sequence[Tensor], tables: Sequence[Table]) -> list[Tensor]:
+        """The same where the sites are no grid: neighbours are gathered first."""
+        kernels = [self._of_paths(own) for own in rows]  # (out, in, D + 1) of each sublattice and path
+        found: dict[int, Tensor] = {}
         for number, values in enumerate(tensors):
             used = [k for k, path in enumerate(self.paths) if path.source == number]
             if not used:
                 continue
-            kernels = [torch.cat([own[k] for k in used]) for own in weights]  # (out, in, D + 1) of each sublattice
-            grid = places.sites.grid
-            if grid is not None:
-                contracted = _on_grid(kernels, values, replicas, grid)
-            else:
-                contracted = torch.cat(
-                    [
-                        kernel.flatten(1) @ table.gather(values).flatten(1, 2)
-                        for kernel, table in zip(kernels, places.tables(replicas), strict=True)
-                    ],
-                    -1,
-                )
-            split = contracted.split([len(weights[0][k]) for k in used], 1)
-            parts |= {self.paths[k]: part for k, part in zip(used, split, strict=True)}
-        return [self._target(number, parts, spins) for number in range(self.n_targets)]
-
-    def _target(self, number: int, parts: dict[Path, Tensor], spins: Sequence[Tensor]) -> Tensor:
-        """Sum of the paths that lead to a target."""
-        paths = [path for path in parts if path.target == number]
-        return coupled(
-            [parts[path] for path in paths],
-            [spins[path.spin] if path.degrees[1] > 0 else None for path in paths],
-            [terms(*path.degrees) if path.degrees[1] > 0 else () for path in paths],
-            paths[0].degrees[2],
-        )
+            contracted = [
+                torch.cat([own[k] for k in used]).flatten(1) @ table.gather(values.mT).flatten(1, 2)
+                for own, table in zip(kernels, tables, strict=True)
+            ]  # (components, out of these paths, n) of each sublattice
+            split = torch.cat(contracted, -1).split([self.paths[k].channels[1] for k in used], 1)
+            found |= {k: part.mT.contiguous() for k, part in zip(used, split, strict=True)}
+        return [found[k] for k in range(len(self.paths))]
 
 
 CONVOLUTIONS = {1: conv1d, 2: conv2d, 3: conv3d}
 
-
-def _on_grid(kernels: list[Tensor], values: Tensor, replicas: int, grid: Grid) -> Tensor:
-    """Σ_d kernel_d values(r + d) by torch's convolutions: values (components, channels, n) to (components, out, n)."""
-    components, n_in, _ = values.shape
-    kinds, n_out = len(kernels), len(kernels[0])
-    whole = torch.stack(
-        [
-            torch.cat([kernel, kernel.new_zeros(n_out, n_in, 1)], -1)[..., places.to(kernel.device)]
-            for kernel, places in zip(kernels, grid.places, strict=True)
-        ]
-    )  # (sublattice, out, in, sublattice of the neighbour, *box)
-    whole = whole.transpose(2, 3).flatten(2, 3).flatten(0, 1)
-    cells = values.reshape(components, n_in, kinds, replicas, *grid.shape).movedim(3, 1).transpose(2, 3)
-    found = _Periodic.apply(cells.flatten(2, 3).flatten(0, 1), whole, grid.reach)
-    return (
-        found.view(components, replicas, kinds, n_out, -1).transpose(2, 3).movedim(1, 3).reshape(components, n_out, -1)
-    )
+LANES = 16
+"""Numbers that a CPU multiplies at once."""
 
 
 class _Periodic(Function):
@@ -148,7 +176,7 @@ class _Periodic(Function):
     def forward(ctx: Any, values: Tensor, kernel: Tensor, reach: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(values, kernel)
         ctx.reach = reach
-        return CONVOLUTIONS[len(reach)](wrapped(values, reach), kernel)
+        return _convolved(wrapped(values.movedim(1, -1), reach, 1).movedim(-1, 1), kernel)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -163,6 +191,23 @@ class _Periodic(Function):
                 [1] * n, [0] * n, [1] * n, False, [0] * n, 1, (False, True, False),
             )[1]  # fmt: skip
         return by_values, by_kernel, None
+
+
+def _convolved(values: Tensor, kernel: Tensor) -> Tensor:
+    """Convolution of values (batch, in, *grid) that lie in memory with the channels last.
+
+    Where the channels of one site do not fill the lanes of a CPU, sites next to each other are taken as more channels
+    of one: a wider kernel, partly zeros, which moves on by as many sites. The result in memory is the same.
+    """
+    n_out, _, *box = kernel.shape
+    sites, length = 1, values.shape[-1] - box[-1] + 1
+    while values.device.type == "cpu" and 2 * sites * n_out <= LANES and length % (2 * sites) == 0:
+        sites *= 2
+    last = kernel.movedim(1, -1)
+    wide = torch.stack([pad(last, (0, 0, site, sites - 1 - site)) for site in range(sites)]).flatten(0, 1)
+    strides = (*(1 for _ in box[:-1]), sites)
+    found = CONVOLUTIONS[len(box)](values, wide.movedim(-1, 1), stride=strides).movedim(1, -1)
+    return found.reshape(*found.shape[:-2], length, n_out).movedim(-1, 1)
 
 
 def _weight_classes(shells: Sequence[int], ends: Sequence[int], tied: bool) -> list[int]:

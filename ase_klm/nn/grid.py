@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
 from torch import Tensor
-from torch.autograd import Function
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import primitive_cell, with_complete_cell
@@ -106,51 +104,15 @@ def grid_offsets(
     return None if wide or len(lengths) > 3 else grid
 
 
-class _Wrap(Function):
-    """Periodic images around a grid, and its adjoint, which folds them back; each is the other's derivative."""
+def wrapped(values: Tensor, widths: Sequence[int], trailing: int = 0) -> Tensor:
+    """Values on a grid with so many periodic images on both sides of each of its axes.
 
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, widths: tuple[int, ...]) -> Tensor:
-        ctx.widths = widths
-        first = values.dim() - len(widths)
-        shape = (*values.shape[:first], *(n + 2 * w for n, w in zip(values.shape[first:], widths, strict=True)))
-        found = values.new_empty(shape)
-        inner = found
-        for axis, width in enumerate(widths, start=first):
-            inner = inner.narrow(axis, width, values.shape[axis])
-        inner.copy_(values)
-        for axis, width in enumerate(widths, start=first):  # images of images at the corners
-            n = values.shape[axis]
-            part = found
-            for other, margin in enumerate(widths[axis - first + 1 :], start=axis + 1):
-                part = part.narrow(other, margin, values.shape[other])
-            part.narrow(axis, 0, width).copy_(part.narrow(axis, n, width))
-            part.narrow(axis, n + width, width).copy_(part.narrow(axis, width, width))
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Fold.apply(gradient, ctx.widths), None
-
-
-class _Fold(Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, widths: tuple[int, ...]) -> Tensor:
-        ctx.widths = widths
-        for axis, width in enumerate(widths, start=values.dim() - len(widths)):
-            if width:
-                n = values.shape[axis] - 2 * width
-                inner = values.narrow(axis, width, n).clone()
-                inner.narrow(axis, n - width, width).add_(values.narrow(axis, 0, width))
-                inner.narrow(axis, 0, width).add_(values.narrow(axis, n + width, width))
-                values = inner
-        return values
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Wrap.apply(gradient, ctx.widths), None
-
-
-def wrapped(values: Tensor, widths: tuple[int, ...]) -> Tensor:
-    """Values on a grid (..., *shape) with so many periodic images on both sides of each of the last axes."""
-    return _Wrap.apply(values, widths)
+    Parameters
+    ----------
+    values : Tensor
+        Shape (..., *grid) followed by `trailing` further axes.
+    """
+    first = values.dim() - len(widths) - trailing
+    margins = [0, 0] * trailing + [width for width in reversed(widths) for _ in range(2)]
+    found = torch.ops.aten._pad_circular(values.reshape(1, -1, *values.shape[first:]), margins)
+    return found.reshape(*values.shape[:first], *found.shape[2:])
