@@ -1,16 +1,20 @@
 """Local Chebyshev moments against the dense Hamiltonian, and the network made of them: symmetries, thermodynamics."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from ase_klm import KLMError, SpinCalculator, get_moments, lattices, set_moments, testing, textures
+from ase_klm import KLMError, KLMWarning, SpinCalculator, get_moments, lattices, set_moments, testing, textures
 from ase_klm.electrons.hamiltonian import TightBinding
 from ase_klm.graphs import neighbour_shells
-from ase_klm.models.base import Labels
-from ase_klm.models.chebyshev import ChebyshevNetwork, checked_hamiltonian
+from ase_klm.models.base import FARTHEST, Labels
+from ase_klm.models.chebyshev import ChebyshevNetwork
+from ase_klm.models.hamiltonian import checked_hamiltonian
+from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.lattice import LatticeStars
-from ase_klm.nn.local_moments import Cluster, LocalMoments
+from ase_klm.nn.local_moments import LocalMoments
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.potentials.network import Network
 from ase_klm.training.dataset import Group, prepared
@@ -243,7 +247,7 @@ def test_fixed_filling_and_fixed_mu_are_legendre_transforms():
     atoms = randomised(lattices.square((6, 6)))
     model = network(atoms)
     moments, at_filling = spins(atoms), model.place(atoms)
-    _, n, chi = model.local_terms(moments, at_filling).double().sum(-1)
+    _, n, chi, _ = model.local_terms(moments, at_filling).double().sum(-1)
     mu = model.chemical_potential + (at_filling.electrons - n) / chi  # where N(μ) is the number of electrons
     at_mu = model.place(atoms, {"mu": float(mu)})
     assert at_mu.electrons is None
@@ -306,6 +310,85 @@ def test_calibration():
     assert float(fresh.electrons) == pytest.approx(round(72 * 0.48) / 36)
     _, fields = energies_and_fields(fresh, moments, fresh.place(atoms, {"mu": -2.5}))
     assert (fields + gradient).square().mean().sqrt() < 1e-3 * gradient.square().mean().sqrt()
+
+
+# --- how far spins are from the training set
+
+
+def calibrated(atoms, count=12):
+    """A network that has seen random spins, and these spins."""
+    model = network(atoms, radius=3)
+    moments = torch.stack([spins(randomised(atoms.copy(), seed=seed)) for seed in range(count)])
+    sets = [(Labels(moments, moments, torch.zeros(count, dtype=torch.float64)), model.place(atoms))]
+    model.calibrate(sets)
+    model.learn_range(sets)
+    return model, moments
+
+
+def distance(model, moments, placed):
+    return model.distance(model.local_terms(moments, placed).double().sum(-1), placed)
+
+
+@pytest.mark.parametrize("name", ["square", "kagome"])
+def test_distance_from_the_training_set(name):
+    atoms = LATTICES[name][0].repeat((2, 2, 1))
+    model, moments = calibrated(atoms)
+    placed = model.place(atoms)
+    found = distance(model, moments, placed)
+    assert found.shape == (12,)
+    assert float(found.square().mean()) == pytest.approx(1.0)
+    fresh = torch.stack([spins(randomised(atoms, seed=seed)) for seed in range(50, 62)])
+    assert float(distance(model, fresh, placed).max()) < FARTHEST
+    textures.uniform(atoms)
+    assert float(distance(model, spins(atoms), placed)) > FARTHEST
+
+
+def test_distance_leaves_energies_and_gradients_alone():
+    atoms = randomised(lattices.square((4, 4)))
+    model, _ = calibrated(atoms)
+    energy, field = energy_and_field(model, atoms)
+    assert model.range_mixing.any()
+    model.range_mixing.zero_()
+    unaware, other = energy_and_field(model, atoms)
+    assert unaware == energy
+    assert torch.equal(field, other)
+
+
+def test_a_state_without_a_range_is_compared_with_random_spins():
+    atoms = lattices.square((6, 6))
+    model, moments = calibrated(atoms)
+    state = model.state_dict()
+    del state["range_mixing"]
+    older = network(atoms, radius=3)
+    older.load_state_dict(state)
+    placed = model.place(atoms)
+    # the same spread, but for what a finite sample leaves open
+    assert torch.allclose(distance(older, moments, placed), distance(model, moments, placed), rtol=0.2)
+    again = network(atoms, radius=3)
+    again.load_state_dict(older.state_dict())
+    assert torch.equal(again.range_mixing, older.range_mixing)
+    with pytest.raises(RuntimeError, match="vector_mixing"):
+        older.load_state_dict({name: value for name, value in state.items() if name != "vector_mixing"})
+
+
+@pytest.mark.parametrize("largest", [20, 1000])
+def test_a_warning_for_each_potential(largest):
+    atoms = randomised(lattices.square((12, 12)))
+    model, _ = calibrated(atoms)
+    bound = Network(model, largest_tile=largest).bind([atoms, atoms])
+    textures.uniform(atoms)
+    ferromagnet = spins(atoms)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bound.evaluate()
+    several = torch.stack([bound.moments[0], ferromagnet])
+    with pytest.warns(KLMWarning, match="far from those .* trained on") as found:
+        bound.evaluate(several)
+    assert len(found) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bound.evaluate(several)  # once is enough
+        Network(network(atoms)).bind(atoms).evaluate()  # a network that was never trained has no range
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import torch
 
 from ase_klm import KLMError, SpinCalculator, get_moments, lattices, set_moments, testing, textures
 from ase_klm.models.base import Labels
-from ase_klm.models.invariant import InvariantNetwork, Invariants
+from ase_klm.models.invariant import InvariantNetwork
+from ase_klm.nn.invariants import Invariants
 from ase_klm.potentials.network import Network
 
 EXACT = 1e-12  # relative rounding of float64 sums of some hundred terms

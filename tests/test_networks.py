@@ -208,6 +208,16 @@ def test_wrong_structures(make):
             Network(network.model, largest_tile=tile)
 
 
+def test_unknown_parameters_of_the_hamiltonian():
+    atoms = lattices.square((6, 6))
+    with pytest.raises(KLMError, match="does not know fillling") as error:
+        Network(chebyshev(atoms), {"fillling": 0.4, "J": 7.0})
+    assert "filling" in error.value.why
+    with pytest.raises(KLMError, match="does not know filling"):
+        Network(ecnn(atoms), {"filling": 0.4})
+    Network(chebyshev(atoms), {"filling": 0.4, "J": 6.5, "kpts": (2, 2, 1), "mu": None, "hopping": {1: 1.0}})
+
+
 # --- the calculator
 
 

@@ -1,11 +1,23 @@
 """The packaged networks: what their cards say, and that they are as good as that on a case solved here."""
 
 import json
+import warnings
 
+import numpy as np
 import pytest
 from ase.data import chemical_symbols
 
-from ase_klm import ECNNCalculator, KondoEDCalculator, get_magnetic_forces, get_moments, lattices, textures
+from ase_klm import (
+    ECNNCalculator,
+    KLMWarning,
+    KondoEDCalculator,
+    LLGDynamics,
+    get_magnetic_forces,
+    get_moments,
+    lattices,
+    textures,
+)
+from ase_klm.data.configurations import configure
 from ase_klm.models import files
 
 NAMES = files.available()
@@ -83,3 +95,30 @@ def test_default_precision_is_enough(name):
         atoms.calc = ECNNCalculator(name, dtype=dtype)
         fields.append(get_magnetic_forces(atoms))
     assert abs(fields[0] - fields[1]).max() < 0.1 * files.card(name)["errors"]["field"]
+
+
+RANGED = [name for name in NAMES if files.card(name)["architecture"] == "ChebyshevNetwork"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spins_like_those_of_training_pass_without_a_warning(name):
+    atoms = lattice_of(files.load(name), 12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed, kind in enumerate(("random", "theta-uniform")):
+            configure(atoms, kind, np.random.default_rng(seed))
+            atoms.calc = ECNNCalculator(name)
+            atoms.get_potential_energy()
+        LLGDynamics(atoms, timestep=0.5, damping=1.0, kT=0.05, gamma=1.0, seed=1, progress=False).run(40)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3, 0.5])
+@pytest.mark.parametrize("name", RANGED)
+def test_a_warning_near_the_ferromagnet(name, noise):
+    """There the field is wrong by 2 to 80 eV/μB."""
+    atoms = lattice_of(files.load(name), 12)
+    textures.uniform(atoms)
+    textures.add_noise(atoms, noise, seed=1)
+    atoms.calc = ECNNCalculator(name)
+    with pytest.warns(KLMWarning, match="far from those .* trained on"):
+        atoms.get_potential_energy()

@@ -16,7 +16,8 @@ from ase_klm.cli import main
 from ase_klm.cli.train import trainer_from
 from ase_klm.data import Frame
 from ase_klm.models import files
-from ase_klm.models.base import LocalNetwork
+from ase_klm.models.base import FARTHEST, LocalNetwork
+from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.potentials.network import Network
 from ase_klm.training import Loss, Modern, Paper, Trainer, Values, curves, evaluate, measures, predict, split
@@ -418,6 +419,30 @@ def test_losses_that_are_not_finite_stop(tmp_path):
     assert math.isfinite(evaluate(files.load(run.best_path), heisenberg(2)).torque)
     with pytest.raises(KLMError, match="not finite"):
         trainer(tmp_path / "at once", recipe=Modern(learning_rate=1e30, warmup=0, clip=1e30)).run()
+
+
+def test_the_range_is_that_of_the_last_training_set(tmp_path):
+    options = {
+        "hamiltonian": {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48},
+        "radius": 2,
+        "channels": 4,
+        "vectors": 2,
+    }
+    first = trainer(tmp_path / "first", model=network(ChebyshevNetwork, hidden=4, **options), epochs=1)
+    first.run()
+    frames = heisenberg(3)
+    for number, frame in enumerate(frames):
+        textures.uniform(frame.atoms)
+        textures.add_noise(frame.atoms, 0.1, seed=number)
+    atoms = frames[0].atoms
+    second = Trainer(None, frames, frames, tmp_path / "second", epochs=1, initial=first.best_path, progress=False)
+    second.run()
+    for path, far in ((first.best_path, True), (second.best_path, False)):
+        model = files.load(path)
+        placed = model.place(atoms)
+        with torch.no_grad():
+            sums = model.local_terms(torch.tensor(get_moments(atoms), dtype=torch.float32), placed).double().sum(-1)
+        assert (float(model.distance(sums, placed)) > FARTHEST) == far
 
 
 def test_fine_tuning(tmp_path):

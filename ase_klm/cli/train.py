@@ -30,10 +30,7 @@ A training that was cut short continues when the command is given again.
 """
 
 import argparse
-import difflib
 import inspect
-import tomllib
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -41,6 +38,7 @@ from typing import Any
 import torch
 
 from ase_klm import data
+from ase_klm.cli.configuration import check_keys, did_you_mean, read_toml, section_of
 from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models import files
@@ -91,15 +89,11 @@ def trainer_from(path: Path, progress: bool = True) -> Trainer:
     KLMError
         When the file is no TOML, a key is unknown or missing, or a value cannot be used.
     """
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except (OSError, ValueError) as error:
-        raise KLMError(f"{path} cannot be read", str(error), "give a TOML file; `ase-klm train -h` shows one") from None
-    _check_keys(table, SECTIONS, "sections of the configuration")
-    sections: dict[str, dict[str, Any]] = {name: _section(table, name) for name in SECTIONS}
+    table = read_toml(path, "give a TOML file; `ase-klm train -h` shows one")
+    check_keys(table, SECTIONS, "sections of the configuration")
+    sections = {name: section_of(table, name) for name in SECTIONS}
     settings = sections["run"]
-    _check_keys(settings, RUN, "[run]")
+    check_keys(settings, RUN, "[run]")
     settings["directory"] = path.parent / _text(settings, "directory", "[run]", "my-network")
     settings.setdefault("seed", 0)
     checked_number(settings["seed"], "seed of [run]", minimum=0)
@@ -112,7 +106,7 @@ def trainer_from(path: Path, progress: bool = True) -> Trainer:
 
 
 def _frames(section: dict[str, Any], folder: Path, seed: int) -> tuple[list[Frame], list[Frame]]:
-    _check_keys(section, ("files", "validation"), "[data]")
+    check_keys(section, ("files", "validation"), "[data]")
     if "files" not in section:
         raise _missing("files", "[data]", 'files = ["train.npz"]')
     frames = _read(section["files"], folder)
@@ -134,12 +128,12 @@ def _model(
 ) -> tuple[LatticeNetwork | None, str | Path | None]:
     """A network with random weights, or where the weights to start from are."""
     if "start" in section:
-        _check_keys(section, ("start",), "[model] with a start")
+        check_keys(section, ("start",), "[model] with a start")
         start = _text(section, "start", "[model]", "kondo-square")
         return None, folder / start if start.endswith(files.SUFFIX) else start
     network = files.architecture(_text(section, "architecture", "[model]", "ECNN"))
     known = [name for name in inspect.signature(network).parameters if name != "lattice"]
-    _check_keys(section, ("architecture", "shells", "dtype", "start", *known), f"[model] {network.__name__}")
+    check_keys(section, ("architecture", "shells", "dtype", "start", *known), f"[model] {network.__name__}")
     hyperparameters = {name: section[name] for name in known if name in section}
     dtype = section.get("dtype", "float32")
     if not isinstance(dtype, str) or dtype not in DTYPES:
@@ -164,7 +158,7 @@ def _recipe(section: dict[str, Any]) -> Recipe:
     name = section.pop("name", "modern")
     if not isinstance(name, str) or name not in RECIPES:
         raise KLMError(
-            f"the recipe {name!r} is unknown", f"there are {', '.join(RECIPES)}", f"{_did_you_mean(name, RECIPES)}"
+            f"the recipe {name!r} is unknown", f"there are {', '.join(RECIPES)}", f"{did_you_mean(name, RECIPES)}"
         )
     recipe: Recipe = _dataclass(RECIPES[name], section, f"[recipe] {name}")
     return recipe
@@ -172,7 +166,7 @@ def _recipe(section: dict[str, Any]) -> Recipe:
 
 def _dataclass(kind: Any, section: dict[str, Any], where: str) -> Any:
     """A frozen dataclass of numbers with the overrides of a section."""
-    _check_keys(section, [part.name for part in fields(kind)], where)
+    check_keys(section, [part.name for part in fields(kind)], where)
     defaults = {part.name: part.default for part in fields(kind)}
     values = {}
     for key, value in section.items():
@@ -190,13 +184,6 @@ def _dataclass(kind: Any, section: dict[str, Any], where: str) -> Any:
     return kind(**values)
 
 
-def _section(table: dict[str, Any], name: str) -> dict[str, Any]:
-    found = table.get(name, {})
-    if not isinstance(found, dict):
-        raise KLMError(f"{name} = {found!r} is no section", "its keys follow a line with its name", f"write [{name}]")
-    return dict(found)
-
-
 def _text(section: dict[str, Any], key: str, where: str, example: str) -> str:
     if key not in section:
         raise _missing(key, where, f'{key} = "{example}"')
@@ -207,17 +194,3 @@ def _text(section: dict[str, Any], key: str, where: str, example: str) -> str:
 
 def _missing(key: str, where: str, example: str) -> KLMError:
     return KLMError(f"{where} has no {key}", "there is no default for it", f"for instance {example}")
-
-
-def _check_keys(section: dict[str, Any], known: Iterable[str], where: str) -> None:
-    known = list(known)
-    for key in section:
-        if key not in known:
-            raise KLMError(
-                f"{key} is unknown in {where}", f"there are {', '.join(sorted(known))}", _did_you_mean(key, known)
-            )
-
-
-def _did_you_mean(key: Any, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.4)
-    return f"did you mean {close[0]}?" if close else "take it out, or use one of these"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
 
 FORMAT = "ase_klm LLGDynamics restart 1"
@@ -93,18 +94,7 @@ def load(path: Path, parameters: dict[str, Any]) -> RestartState:
             f"{type(error).__name__}: {error}",
             "it is damaged or of another kind: move it away to start anew, or give the right name",
         ) from None
-    here = json.loads(json.dumps(parameters))
-    for name in here:
-        if state.parameters.get(name) != here[name]:
-            raise KLMError(
-                f"{path} belongs to another run: its {name} differs",
-                f"there {_short(state.parameters.get(name))}, here {_short(here[name])}; "
-                "a run is continued to the same bits only with the same parameters",
-                "give the parameters of that run, or another restart file",
-            )
+    check_same_run(
+        path, "run", state.parameters, parameters, "give the parameters of that run, or another restart file"
+    )
     return state
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 60 else f"{text[:57]}..."

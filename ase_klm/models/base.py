@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from ase import Atoms
 from torch import Tensor, nn
 
 from ase_klm.nn.lattice import LatticeStars, Sites
+
+FARTHEST = 3.0
+"""Distance from its training set, in standard deviations, up to which a network may be trusted; docs/networks.md."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class LatticeNetwork(nn.Module, ABC):
 
     energy_shift: Tensor
 
+    knows: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the Hamiltonian of which `place` takes other values."""
+
     def __init__(self, lattice: LatticeStars) -> None:
         super().__init__()
         self.lattice = lattice
@@ -78,7 +84,8 @@ class LatticeNetwork(nn.Module, ABC):
     def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Any:
         """Tables of a structure, on the device of the weights.
 
-        Networks that know parameters of the Hamiltonian take other values of them from `hamiltonian`.
+        Networks that know parameters of the Hamiltonian take other values of them from `hamiltonian`, and pass over
+        what else labels carry there.
         """
         return self.tables(self.lattice.place(atoms), hamiltonian)
 
@@ -110,6 +117,16 @@ class LatticeNetwork(nn.Module, ABC):
         sets : sequence
             Labels of the configurations on each lattice, and what `place` gave for it.
         """
+
+    def learn_range(self, sets: Sequence[tuple[Labels, Any]]) -> None:
+        """Take note of which spins are trained on, for `distance`; also before fine-tuning."""
+
+    def distance(self, sums: Tensor, placed: Any) -> Tensor | None:
+        """How far spins are from the training set, shape (...), from local terms summed over all sites, (terms, ...).
+
+        In standard deviations: the root mean square over the training set is 1. None where it is not known.
+        """
+        return None
 
     def prepare(self, moments: Tensor, placed: Any) -> Any:
         """What does not depend on the weights, worth keeping for a training configuration, shape (N, 3); or None."""

@@ -2,14 +2,10 @@
 
 The electrons' matrix elements μ_n(i) = <i|T_n(H/a)|i> = s_n + w_n·σ, n up to 2 R, are exact functions of the spins
 within R hops, cheap to propagate and polynomials of J and the hopping (:mod:`ase_klm.nn.local_moments`). The network
-turns them into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars and
-vectors pass between neighbouring sites, equivariantly. All scalars are even and all vectors odd under reversal of the
-spins, and neighbours of a shell are added up: rotations of the spins, time reversal and the point group of the lattice
-are exact.
-
-Scalars h_i (channels) and vectors V_i (vector channels) of a layer:
-
-    M_i = Σ_shells Σ_j W V_j,   h_i += MLP(h_i, Σ_j U h_j, V·M, M·M, V·V),   V_i += g(h_i) A V_i + g'(h_i) A' M_i
+turns them into local energies: the invariants of a site's moments, s_n and w_n·w_m, enter a perceptron, and scalars
+and vectors pass between neighbouring sites, equivariantly (:mod:`ase_klm.nn.messages`). All scalars are even and all
+vectors odd under reversal of the spins, and neighbours of a shell are added up: rotations of the spins, time reversal
+and the point group of the lattice are exact.
 
 What no local model can know is the chemical potential μ of a sample with a fixed number of electrons N: it belongs to
 the whole sample. So the network gives local grand potentials to second order around a reference μ0,
@@ -17,12 +13,14 @@ the whole sample. So the network gives local grand potentials to second order ar
     Ω(μ) = Σ_i [ω_i - n_i (μ - μ0) - χ_i (μ - μ0)²/2],      N = -∂Ω/∂μ = Σ_i [n_i + χ_i (μ - μ0)],
 
 and the energy at fixed N is their Legendre transform, E = Σ_i ω_i + μ0 N + (N - Σ n_i)²/(2 Σ χ_i).
+
+Far from the spins of its training set all of it is a guess. How far they are is known: the invariants have a mean and a
+covariance there, hence a Mahalanobis distance, whose mean square over the sites of a structure goes with the error.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 import torch
@@ -32,17 +30,22 @@ from torch.nn.functional import softplus
 
 from ase_klm.errors import KLMError
 from ase_klm.models.base import Labels, LatticeNetwork
-from ase_klm.nn.gather import neighbour_sum
+from ase_klm.models.hamiltonian import checked_hamiltonian
+from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.lattice import LatticeStars, Sites
-from ase_klm.nn.local_moments import Cluster, LocalMoments
+from ase_klm.nn.local_moments import LocalMoments
+from ase_klm.nn.messages import MessageLayer, perceptron
 from ase_klm.nn.neighbourhoods import Neighbourhoods, shell_tables
-from ase_klm.validate import checked_number
+from ase_klm.nn.statistics import decorrelation, whitening
 
 TYPICAL_CHI = -1.4
 """Logarithm, nearly, of the density of states at the chemical potential from which training begins, 0.22 / eV."""
 
 CALIBRATION = 20
 """Configurations from which scales are taken."""
+
+RANDOM_CLUSTERS = 2048
+"""Clusters of random spins that stand for the training set of a file that does not know its own."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,13 @@ class ChebyshevNetwork(LatticeNetwork):
         Exchanges of messages.
     """
 
+    knows = ("hopping", "J", "filling", "mu", "kpts")
+
     scalar_scale: Tensor
     vector_mixing: Tensor
     invariant_mean: Tensor
     invariant_mixing: Tensor
+    range_mixing: Tensor
     coupling: Tensor
     chemical_potential: Tensor
     electrons: Tensor
@@ -129,18 +135,20 @@ class ChebyshevNetwork(LatticeNetwork):
             ("vector_mixing", (n, n)),
             ("invariant_mean", (n_invariants,)),
             ("invariant_mixing", (n_invariants, n_invariants)),
+            ("range_mixing", (n_invariants, n_invariants)),
             ("coupling", ()),
             ("chemical_potential", ()),
             ("electrons", ()),
         ):
             self.register_buffer(name, torch.eye(shape[0]) if len(shape) == 2 else torch.ones(shape))
-        self.embedding = _perceptron(n_invariants + 1 + kinds, hidden, channels)
+        self.range_mixing.zero_()  # nothing is far from what an untrained network has seen
+        self.embedding = perceptron(n_invariants + 1 + kinds, hidden, channels)
         self.linear = nn.Linear(n_invariants, 2)  # to ω and n
         self.mixing = nn.Parameter(torch.randn(n, vectors) / n**0.5)
         self.layers = nn.ModuleList(
             MessageLayer(channels, vectors, hidden, shells, last=number == layers - 1) for number in range(layers)
         )
-        self.readout = _perceptron(channels, hidden, 3)
+        self.readout = perceptron(channels, hidden, 3)
         with torch.no_grad():  # begin at the mean energy, without knowing J
             self.embedding.get_parameter("0.weight")[:, n_invariants:].zero_()
             self.readout.get_parameter("2.weight").zero_()
@@ -252,13 +260,12 @@ class ChebyshevNetwork(LatticeNetwork):
         the training set, all are alike, and gradient descent finds its way; the best c are known at once, by least
         squares.
         """
-        chosen = [(labels, c, placed) for labels, placed in sets for c in range(len(labels.moments))]
-        chosen = chosen[:: max(len(chosen) // CALIBRATION, 1)]
-        rows = torch.cat([self.features(p.places.laid_out(labels.moments[[c]]), p).detach() for labels, c, p in chosen])
+        chosen = _some_of(sets)
+        rows = self._rows(chosen)
         s, w = self._split(rows)
         with torch.no_grad():
             self.scalar_scale.copy_(1 / s.std(0).clamp_min(1e-2))
-            self.vector_mixing.copy_(_decorrelation(w.mT.flatten(0, 1)))
+            self.vector_mixing.copy_(decorrelation(w.mT.flatten(0, 1)))
             invariants = self._invariants(rows)[0]
             self.invariant_mean.copy_(invariants.mean(0))
             derivatives = torch.cat([self._derivatives(labels.moments[c], p) for labels, c, p in chosen], 1).double()
@@ -278,6 +285,41 @@ class ChebyshevNetwork(LatticeNetwork):
                 self.electrons.fill_(sum(electrons) / len(electrons))
             densities = torch.cat([labels.energies / labels.moments.shape[-2] for labels, _ in sets])
             self.energy_shift.fill_(float(densities.mean() - self.chemical_potential * self.electrons))
+
+    def learn_range(self, sets: Sequence[tuple[Labels, Placed]]) -> None:
+        self._take_range(self._rows(_some_of(sets)))
+
+    def _take_range(self, rows: Tensor) -> None:
+        """Take the spread of these moments, (n, K), as that of the training set."""
+        with torch.no_grad():
+            self.range_mixing.copy_(whitening(self._standardised(rows)[0]))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Files without a range were trained on random spins, or on these and others: isotropic ones stand for them."""
+        name = f"{prefix}range_mixing"
+        known = name in state_dict
+        if not known:
+            state_dict[name] = self.range_mixing
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if not known:
+            self._take_range(self._rows_of_random_spins())
+
+    def _rows_of_random_spins(self) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        rows = []
+        for cluster in self.clusters:
+            size = cluster.sizes[-1] * RANDOM_CLUSTERS
+            table = torch.arange(size).view(-1, RANDOM_CLUSTERS)  # no two clusters share a site
+            spins = nn.functional.normalize(torch.randn(3, size, generator=generator), dim=0).to(self.coupling)
+            local = LocalMoments(
+                cluster, table.to(spins.device), size, float(self.coupling), self.scale, self.coupling.dtype
+            )
+            rows.append(local.rows(spins))
+        return torch.cat(rows)
+
+    def _rows(self, chosen: Sequence[tuple[Labels, int, Placed]]) -> Tensor:
+        """`features` of configurations of a training set."""
+        return torch.cat([self.features(p.places.laid_out(labels.moments[[c]]), p).detach() for labels, c, p in chosen])
 
     def _derivatives(self, moments: Tensor, placed: Placed) -> Tensor:
         """Derivatives of the sums of all invariants by the moments, shape (invariants, 3 N)."""
@@ -300,14 +342,21 @@ class ChebyshevNetwork(LatticeNetwork):
         gram = (w @ w.mT)[:, upper[0], upper[1]]
         return torch.cat([s * self.scalar_scale, gram], 1), w
 
+    def _standardised(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_invariants`, with the invariants in the basis of calibration."""
+        invariants, w = self._invariants(rows)
+        return (invariants - self.invariant_mean) @ self.invariant_mixing, w
+
     def local_terms(self, moments: Tensor, placed: Placed, prepared: list[Prepared] | None = None) -> Tensor:
-        """ω_i, n_i and χ_i in eV, 1 and 1/eV, shape (3, ..., N), of moments (..., N, 3)."""
+        """ω_i, n_i, χ_i in eV, 1 and 1/eV, and the squared distance from the training set, which has no derivative.
+
+        Shape (4, ..., N), of moments (..., N, 3).
+        """
         batch = moments.shape[:-2]
         laid_out = placed.places.laid_out(moments.reshape(-1, *moments.shape[-2:]))
         replicas = laid_out.shape[1] // len(placed.places)
         _, neighbours = self._made(placed, replicas)
-        invariants, w = self._invariants(self.features(laid_out, placed, prepared))
-        invariants = (invariants - self.invariant_mean) @ self.invariant_mixing
+        invariants, w = self._standardised(self.features(laid_out, placed, prepared))
         h = self.embedding(torch.cat([invariants, self._labels(placed, replicas)], 1))
         vectors = w.mT @ self.mixing  # (n_sites, 3, vectors)
         for layer in self.layers:
@@ -318,6 +367,7 @@ class ChebyshevNetwork(LatticeNetwork):
                 self.energy_shift + linear[:, 0] + from_network[:, 0],
                 self.electrons + linear[:, 1] + 0.1 * from_network[:, 1],
                 softplus(0.3 * from_network[:, 2] + TYPICAL_CHI),
+                (invariants.detach() @ self.range_mixing).square().mean(1),
             ]
         )
         values = [placed.places.site_values(term, replicas).view(*batch, -1) for term in terms]
@@ -327,17 +377,20 @@ class ChebyshevNetwork(LatticeNetwork):
         self, moments: Tensor, chemical_potentials: Tensor, placed: Placed, prepared: list[Prepared] | None = None
     ) -> Tensor:
         """Ω, eV, shape (...), of moments (..., N, 3) at chemical potentials (...), eV; float64."""
-        omega, n, chi = self.local_terms(moments, placed, prepared).double().sum(-1)
+        omega, n, chi, _ = self.local_terms(moments, placed, prepared).double().sum(-1)
         change = chemical_potentials - self.chemical_potential
         return omega - n * change - chi * change**2 / 2
 
     def total(self, sums: Tensor, placed: Placed) -> Tensor:
         """E at fixed filling, Ω at fixed mu."""
-        omega, n, chi = sums
+        omega, n, chi, _ = sums
         if placed.electrons is None:
             change = placed.chemical_potential - self.chemical_potential
             return omega - n * change - chi * change**2 / 2
         return omega + self.chemical_potential * placed.electrons + (placed.electrons - n) ** 2 / (2 * chi)
+
+    def distance(self, sums: Tensor, placed: Placed) -> Tensor:
+        return (sums[3] / len(placed.places)).sqrt()
 
     def _labels(self, placed: Placed, replicas: int) -> Tensor:
         """Relative change of J, and the species, of each site."""
@@ -349,99 +402,18 @@ class ChebyshevNetwork(LatticeNetwork):
         return torch.cat([change.expand(len(kind), 1), kind], 1)
 
 
-class MessageLayer(nn.Module):
-    """Exchange of scalars and vectors between neighbours; see the top of the module."""
-
-    def __init__(self, channels: int, vectors: int, hidden: int, shells: int, last: bool) -> None:
-        super().__init__()
-        self.send = nn.Linear(channels, shells * (hidden // 2), bias=False)
-        self.send_vectors = nn.Parameter(torch.randn(vectors, shells * vectors) / (4 * shells * vectors) ** 0.5)
-        self.update = _perceptron(channels + hidden // 2 + 3 * vectors, hidden, channels)
-        self.gates = None if last else nn.Linear(channels, 2 * vectors)
-        if not last:
-            self.turn = nn.Parameter(torch.randn(2, vectors, vectors) / vectors**0.5)
-
-    def forward(self, h: Tensor, v: Tensor, neighbours: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Scalars (n_sites, channels) and vectors (n_sites, 3, vectors)."""
-        sent = self.send(h).chunk(len(neighbours), 1)
-        message = _over_shells(sent, neighbours)
-        sent = (v @ self.send_vectors).chunk(len(neighbours), 2)
-        m = _over_shells(sent, neighbours)
-        products = torch.cat([(v * m).sum(1), (m * m).sum(1), (v * v).sum(1)], 1)
-        h = h + self.update(torch.cat([h, message, products], 1))
-        if self.gates is None:
-            return h, v
-        own, other = self.gates(h)[:, None].chunk(2, 2)
-        return h, v + own * (v @ self.turn[0]) + other * (m @ self.turn[1])
-
-
-def _over_shells(sent: Sequence[Tensor], neighbours: Sequence[Tensor]) -> Tensor:
-    return reduce(torch.add, map(neighbour_sum, sent, neighbours))
-
-
-def checked_hamiltonian(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a Kondo lattice, in the form that cards and data sets hold.
-
-    Raises
-    ------
-    KLMError
-        When hopping or J is missing or no number, or not exactly one of filling and mu is given.
-    """
-    known = dict(values) if isinstance(values, Mapping) else {}
-    if not known.get("hopping") or known.get("J") is None:
-        raise KLMError(
-            f"hamiltonian = {values!r} is not that of a Kondo lattice",
-            "the moments are those of a Hamiltonian with hopping and J",
-            'for instance {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}',
-        )
-    if (known.get("filling") is None) == (known.get("mu") is None):
-        raise KLMError(
-            f"hamiltonian = {values!r} does not say how many electrons there are",
-            "exactly one of filling and mu is needed",
-            'for instance {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}',
-        )
-    checked_number(known["J"], "J", "eV")
-    if known.get("mu") is not None:
-        checked_number(known["mu"], "mu", "eV")
-    elif checked_number(known["filling"], "filling", minimum=0.0) > 1:
-        raise KLMError(
-            f"filling = {known['filling']} is outside 0 to 1",
-            "it counts electrons per state, and a site has two states",
-            "divide the electrons per site by two",
-        )
-    return known | {"hopping": _checked_hopping(known["hopping"])}
-
-
-def _checked_hopping(hopping: Any) -> dict[str, float]:
-    shells = [str(shell) for shell in hopping] if isinstance(hopping, Mapping) else []
-    if not shells or not all(shell.isdecimal() and int(shell) >= 1 for shell in shells):
-        raise KLMError(
-            f"hopping = {hopping!r} is not given by neighbour shell",
-            "the moments are those of a lattice with hopping amplitudes in eV by shell, counted from 1",
-            "for instance {1: 1.0, 3: -0.85}",
-        )
-    return {str(shell): float(checked_number(t, f"hopping[{shell}]", "eV")) for shell, t in hopping.items()}
-
-
 def _species(lattice: LatticeStars) -> list[str]:
     """What tells sublattices apart, beside their moments: rotations turn those of one species into each other."""
     return sorted({star.species for star in lattice.stars})
 
 
-def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, outputs))
+def _some_of(sets: Sequence[tuple[Labels, Placed]]) -> list[tuple[Labels, int, Placed]]:
+    """Configurations of a training set for its statistics: their sets, their numbers in these, and the tables."""
+    everything = [(labels, c, placed) for labels, placed in sets for c in range(len(labels.moments))]
+    return everything[:: max(len(everything) // CALIBRATION, 1)]
 
 
 def _expanded(spins: Tensor, features: Tensor, jacobian: Tensor) -> Tensor:
     """Features to first order in the spins (3, M, n) around the values that these have."""
     change = (spins - spins.detach()).permute(2, 0, 1).flatten(1)  # zero, but its derivative is not
     return features + (jacobian @ change[..., None])[..., 0]
-
-
-def _decorrelation(rows: Tensor) -> Tensor:
-    """Matrix that brings columns to their natural scale and half of the way to being uncorrelated, (C + 1)^(-1/2)."""
-    spread = rows.square().mean(0).sqrt().clamp_min(1e-2).double()
-    scaled = rows.double() / spread
-    values, vectors = torch.linalg.eigh(scaled.mT @ scaled / len(rows))
-    mixing = (vectors / (values + 1).sqrt()) @ vectors.mT / spread[:, None]
-    return mixing.to(rows)

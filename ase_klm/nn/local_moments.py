@@ -5,18 +5,13 @@ reversal of all spins, and a vector w_n that turns with them. They come from T_m
 R hops, by T_{m+1} = 2 (H/a) T_m - T_{m-1} and the doubling μ_{m+n} = 2 <i|T_m T_n|i> - μ_{m-n}, so that R steps give
 2 R moments. (A. Weisse, G. Wellein, A. Alvermann, H. Fehske, Rev. Mod. Phys. 78, 275, section II.)
 
-A matrix element of T_m is a pair of real quaternions, q1 - i q2 with q = a + i b·σ, and S·σ = -i (i S·σ), so that
-
-    S·σ (q1 - i q2) = -(0, S) q2 - i (0, S) q1.
-
-On a bipartite lattice only one of the two differs from zero, q1 where the number of hops and the degree are both even
-or both odd: half of the work, and s_n = 0 for odd n, w_n = 0 for even n.
+A matrix element of T_m is a pair of real quaternions, q1 - i q2 (:mod:`ase_klm.nn.quaternions`). On a bipartite lattice
+only one of the two differs from zero, q1 where the number of hops and the degree are both even or both odd: half of
+the work, and s_n = 0 for odd n, w_n = 0 for even n.
 
 Axes: (component, ..., site of the cluster, centre), with the four components of one quaternion or the eight of both.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -25,75 +20,22 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.gather import Table
 from ase_klm.nn.harmonics import Terms
-from ase_klm.nn.lattice import LatticeStars, Sites
+from ase_klm.nn.quaternions import (
+    SPIN_ON_ONE,
+    SPIN_ON_OTHER,
+    SPIN_ON_PAIR,
+    VECTOR_OF_ONE,
+    VECTOR_OF_OTHER,
+    VECTOR_OF_PAIR,
+    Applied,
+    Products,
+)
 
 CENTRES = 512
 """Centres whose clusters are propagated together: enough to fill vector units, few enough for the cache."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """Sites within R hops of a centre, ordered by the number of hops; the centre is the first.
-
-    Attributes
-    ----------
-    sizes : tuple of int
-        Number of sites within 0, 1, ... R hops.
-    sublattices : tuple of int
-        Of each site.
-    paths : tuple
-        (site of the cluster, displacement in its star) from which each site is reached; None for the centre.
-    hops : ndarray
-        Hopping amplitudes between the sites, eV, shape (M, M).
-    parities : tuple of int or None
-        0 or 1, the number of hops modulo 2, where the lattice is bipartite.
-    """
-
-    sizes: tuple[int, ...]
-    sublattices: tuple[int, ...]
-    paths: tuple[tuple[int, int] | None, ...]
-    hops: np.ndarray
-    parities: tuple[int, ...] | None
-
-    @classmethod
-    def around(cls, stars: LatticeStars, sublattice: int, hopping: Mapping[int, float], radius: int) -> "Cluster":
-        """The cluster around a site of a sublattice, of an infinite lattice."""
-        places, sublattices, sizes = [np.zeros(3)], [sublattice], [1]
-        paths: list[tuple[int, int] | None] = [None]
-        numbers: dict[tuple[int, ...], int] = {(0, 0, 0): 0}
-        elements = []
-        for shell in range(radius):
-            for site in range(sizes[shell - 1] if shell else 0, sizes[shell]):
-                star = stars.stars[sublattices[site]]
-                for d, (vector, number) in enumerate(zip(star.displacements, star.shells, strict=True)):
-                    if number not in hopping:
-                        continue
-                    place = places[site] + np.array(vector)
-                    key = tuple(int(x) for x in np.round(place * 20))
-                    if key not in numbers:
-                        numbers[key] = len(places)
-                        places.append(place)
-                        sublattices.append(star.ends[d])
-                        paths.append((site, d))
-                    elements.append((numbers[key], site, hopping[number]))
-            sizes.append(len(places))
-        hops = np.zeros((len(places), len(places)))
-        for to, start, t in elements:
-            hops[to, start] = hops[start, to] = t
-        steps = np.searchsorted(sizes, np.arange(len(places)), side="right")
-        bipartite = not (hops != 0)[(steps[:, None] + steps) % 2 == 0].any()
-        parities = tuple(int(n) % 2 for n in steps) if bipartite else None
-        return cls(tuple(sizes), tuple(sublattices), tuple(paths), hops, parities)
-
-    def table(self, sites: Sites, sublattice: int) -> Tensor:
-        """Site numbers of the cluster around each member of the sublattice, shape (M, n)."""
-        _, row = sites.rows
-        rows = [sites.members[sublattice]]
-        for start, d in filter(None, self.paths):
-            rows.append(sites.neighbours[self.sublattices[start]][d, row[rows[start]]])
-        return torch.stack(rows)
 
 
 class LocalMoments:
@@ -158,7 +100,7 @@ class LocalMoments:
         states = [start]
         for m, (size, inner) in enumerate(zip(self.sizes[1:], fields[:0:-1], strict=True)):
             state, before = (states[m], states[m - 1]) if m else (start / 2, None)
-            states.append(_Applied.apply(self.hops[:size, : self.sizes[m]], inner, state, before, self._spin_terms(m)))
+            states.append(Applied.apply(self.hops[:size, : self.sizes[m]], inner, state, before, self._spin_terms(m)))
         return states
 
     def _spin_terms(self, m: int) -> Terms:
@@ -171,9 +113,9 @@ class LocalMoments:
         """The vector of Σ_j left_j† right_j, (3, ..., n), with left = T_m or, where both are the same, T_(m+1)."""
         size = left.shape[-2]
         if not self.bipartite:
-            return _Products.apply(left, right[..., :size, :], VECTOR_OF_PAIR, 3).sum(-2)
+            return Products.apply(left, right[..., :size, :], VECTOR_OF_PAIR, 3).sum(-2)
         terms = VECTOR_OF_ONE if m % 2 else VECTOR_OF_OTHER
-        return self.signs[:size] @ _Products.apply(left, right[..., :size, :], terms, 3)
+        return self.signs[:size] @ Products.apply(left, right[..., :size, :], terms, 3)
 
     def rows(self, moments: Tensor) -> Tensor:
         """s_n and the components of w_n, shape (n, K), in one row for each centre; a block of centres at a time.
@@ -228,66 +170,6 @@ class _Rows(Function):
         return local.table.sum(torch.cat(by_spins, 2)), None
 
 
-class _Applied(Function):
-    """The Hamiltonian on a state: hops · state + field ∘ state - before, each on the sites that it reaches.
-
-    Its adjoint is of the same form; its derivative by the field is made of products.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, hops: Tensor, field: Tensor, state: Tensor, before: Tensor | None, terms: Terms) -> Tensor:
-        ctx.save_for_backward(hops, field, state)
-        ctx.terms, ctx.size_before = terms, 0 if before is None else before.shape[-2]
-        found = hops @ state
-        size = min(len(hops), state.shape[-2])
-        _add_products(found.narrow(-2, 0, size), state.narrow(-2, 0, size), field, terms)
-        if before is not None:
-            found.narrow(-2, 0, ctx.size_before).sub_(before)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        hops, field, state = ctx.saved_tensors
-        by_field = by_state = by_before = None
-        size = field.shape[-2]
-        if ctx.needs_input_grad[1]:
-            turned = tuple((m, o, f, c) for m, f, o, c in ctx.terms)
-            by_field = _Products.apply(state[..., :size, :], gradient[..., :size, :], turned, 3)
-        if ctx.needs_input_grad[2]:
-            adjoint = tuple((o, f, m, c) for m, f, o, c in ctx.terms)
-            by_state = _Applied.apply(hops.mT, field, gradient, None, adjoint)
-        if ctx.needs_input_grad[3]:
-            by_before = -gradient[..., : ctx.size_before, :]
-        return None, by_field, by_state, by_before, None
-
-
-class _Products(Function):
-    """Sums of products of components on every site, Σ c left_m right_f → o; its derivatives are such sums again."""
-
-    @staticmethod
-    def forward(ctx: Any, left: Tensor, right: Tensor, terms: Terms, components: int) -> Tensor:
-        ctx.save_for_backward(left, right)
-        ctx.terms = terms
-        return _add_products(left.new_zeros(components, *left.shape[1:]), left, right, terms)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        left, right = ctx.saved_tensors
-        by_left = by_right = None
-        if ctx.needs_input_grad[0]:
-            by_left = _Products.apply(gradient, right, tuple((o, f, m, c) for m, f, o, c in ctx.terms), len(left))
-        if ctx.needs_input_grad[1]:
-            by_right = _Products.apply(left, gradient, tuple((m, o, f, c) for m, f, o, c in ctx.terms), len(right))
-        return by_left, by_right, None, None
-
-
-def _add_products(found: Tensor, left: Tensor, right: Tensor, terms: Terms) -> Tensor:
-    lefts, rights, sums = left.unbind(), right.unbind(), found.unbind()
-    for m, f, o, c in terms:
-        sums[o].addcmul_(lefts[m], rights[f], value=c)
-    return found
-
-
 def _scalar(left: Tensor, right: Tensor) -> Tensor:
     """The scalar of Σ_j left_j† right_j, (..., n)."""
     return (left * right[..., : left.shape[-2], :]).sum((0, -2))
@@ -296,30 +178,3 @@ def _scalar(left: Tensor, right: Tensor) -> Tensor:
 def _alternating(odd: Tensor, even: Tensor) -> Tensor:
     """Moments of all degrees, 1 to 2 R."""
     return torch.stack([odd, even], 1).flatten(0, 1)
-
-
-def _quaternion_product(sign: int, conjugated: bool) -> Terms:
-    """Terms of sign · p q or of sign · p* q, where (a, b) (c, d) = (ac - b·d, ad + cb - b×d)."""
-    b = -1 if conjugated else 1
-    found = [(0, 0, 0, 1)]
-    for x, y, z in ((1, 2, 3), (2, 3, 1), (3, 1, 2)):
-        found += [(x, x, 0, -b), (0, x, x, 1), (x, 0, x, b), (y, z, x, -b), (z, y, x, b)]
-    return tuple((p, q, o, float(sign * c)) for p, q, o, c in found)
-
-
-def _spin_on(sign: int, start: int, end: int) -> Terms:
-    """Terms of sign · (0, S) q: components of q from `start`, of S, and of the result from `end`."""
-    products = _quaternion_product(sign, conjugated=False)
-    return tuple((start + q, p - 1, end + o, c) for p, q, o, c in products if p > 0)
-
-
-def _vector_of(sign: int, left: int, right: int) -> Terms:
-    """Terms of the vector of sign · p* q, components of p from `left` and of q from `right`."""
-    products = _quaternion_product(sign, conjugated=True)
-    return tuple((left + p, right + q, o - 1, c) for p, q, o, c in products if o > 0)
-
-
-SPIN_ON_ONE, SPIN_ON_OTHER = _spin_on(1, 0, 0), _spin_on(-1, 0, 0)
-SPIN_ON_PAIR = (*_spin_on(-1, 4, 0), *_spin_on(1, 0, 4))
-VECTOR_OF_ONE, VECTOR_OF_OTHER = _vector_of(1, 0, 0), _vector_of(-1, 0, 0)
-VECTOR_OF_PAIR = (*_vector_of(-1, 4, 0), *_vector_of(1, 0, 4))

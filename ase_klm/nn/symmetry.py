@@ -1,6 +1,5 @@
 """Symmetries of a lattice as permutations of its sites, without spin-orbit coupling: the spins stay as they are."""
 
-from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -43,7 +42,7 @@ def site_permutations(atoms: Atoms) -> NDArray[np.int64]:
     for sublattice, home in enumerate(homes):
         if stars.stars[sublattice].species != stars.stars[0].species:
             continue
-        for matrix in _operations(stars, sublattice):
+        for matrix in isometries(_displacements(stars, 0), _displacements(stars, sublattice))[0]:
             if any(np.abs(matrix - known).max() < TOLERANCE for known, _ in found):
                 continue
             permutation = torus.permutation(matrix, homes[0], home)
@@ -102,23 +101,36 @@ def _displacements(stars: LatticeStars, sublattice: int) -> NDArray[np.float64]:
     return np.array(stars.stars[sublattice].displacements).reshape(-1, 3)
 
 
-def _operations(stars: LatticeStars, sublattice: int) -> Iterator[NDArray[np.float64]]:
-    """Orthogonal matrices that map the star of sublattice 0 onto another; the identity across the lattice."""
-    star, other = _displacements(stars, 0), _displacements(stars, sublattice)
-    if len(star) != len(other):
-        return
+def isometries(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rotations and reflections about the origin that carry sites a into sites b.
+
+    Parameters
+    ----------
+    a, b : ndarray
+        In units of the shortest bond, shape (M, 3). There are none between different numbers of sites.
+
+    Returns
+    -------
+    tuple of ndarray
+        Orthogonal matrices R with r → R r, the identity across the span of a, shape (isometries, 3, 3); and the number
+        in b of the image of each site of a, shape (isometries, M).
+    """
     basis: list[int] = []
-    for number in range(len(star)):
-        if np.linalg.matrix_rank(star[[*basis, number]], tol=TOLERANCE) > len(basis):
-            basis.append(number)
-    inverse = np.linalg.pinv(star[basis])
-    across = np.eye(3) - inverse @ star[basis]
-    gram = star[basis] @ star[basis].T
-    for images in product(range(len(other)), repeat=len(basis)):
-        chosen = other[list(images)]
-        if np.abs(chosen @ chosen.T - gram).max() > 2 * TOLERANCE:
+    for site in range(len(a)):
+        if np.linalg.matrix_rank(a[[*basis, site]], tol=TOLERANCE) > len(basis):
+            basis.append(site)
+    inverse = np.linalg.pinv(a[basis])
+    across = np.eye(3) - inverse @ a[basis]
+    gram = a[basis] @ a[basis].T
+    lengths = (b**2).sum(1)
+    candidates = [np.flatnonzero(np.abs(lengths - length) <= 2 * TOLERANCE) for length in np.diag(gram)]
+    matrices, numbers = [], []
+    for images in map(list, product(*candidates)) if len(a) == len(b) else ():
+        if np.abs(b[images] @ b[images].T - gram).max() > 2 * TOLERANCE:
             continue
-        matrix = (inverse @ chosen).T + across
-        distances = np.linalg.norm((star @ matrix.T)[:, None] - other, axis=-1)
+        matrix = (inverse @ b[images]).T + across
+        distances = np.linalg.norm((a @ matrix.T)[:, None] - b, axis=-1)
         if distances.min(axis=1).max() < 2 * TOLERANCE:
-            yield matrix
+            matrices.append(matrix)
+            numbers.append(distances.argmin(axis=1))
+    return np.array(matrices).reshape(-1, 3, 3), np.array(numbers, dtype=np.int64).reshape(-1, len(a))

@@ -5,13 +5,15 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ase_klm.errors import KLMError
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.errors import KLMError, warn
+from ase_klm.graphs import neighbour_shells
+from ase_klm.models.base import FARTHEST, LatticeNetwork
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures
-from ase_klm.potentials.tiles import Tile, energy_and_gradient, tiles
+from ase_klm.potentials.tiles import Tile, sums_and_gradient, tiles
 from ase_klm.validate import checked_number
 
 LONGEST_DEVIATION = 0.05
@@ -58,16 +60,27 @@ class Network(Potential):
             model = model.to(getattr(torch, self.dtype))
         if self.compile:
             model.local_terms = torch.compile(model.local_terms)  # type: ignore[method-assign]
-        if self.hamiltonian and not hasattr(model, "hamiltonian"):
-            raise KLMError(
-                f"this network does not know {', '.join(self.hamiltonian)}",
-                "it was trained for one Hamiltonian, and takes nothing but spins",
-                "leave them out, use a network of Chebyshev moments such as kondo-square, or train one",
-            )
+        _check_known(self.hamiltonian or {}, model)
         object.__setattr__(self, "model", model)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundNetwork":
         return BoundNetwork(self, atoms, device)
+
+
+def _check_known(hamiltonian: Mapping[str, Any], model: LatticeNetwork) -> None:
+    unknown = ", ".join(str(name) for name in hamiltonian if name not in model.knows)
+    if unknown and model.knows:
+        raise KLMError(
+            f"this network does not know {unknown}",
+            f"of the parameters of its Hamiltonian it takes other values of {', '.join(model.knows)}",
+            "check the name, or train a network on labels with that parameter",
+        )
+    if unknown:
+        raise KLMError(
+            f"this network does not know {unknown}",
+            "it was trained for one Hamiltonian, and takes nothing but spins",
+            "leave them out, use a network of Chebyshev moments such as kondo-square, or train one",
+        )
 
 
 class BoundNetwork(BoundPotential):
@@ -83,21 +96,46 @@ class BoundNetwork(BoundPotential):
         if self.n_atoms > network.largest_tile:
             self.tiles = tiles(self.model, self.reference, sites, network.largest_tile, network.hamiltonian)
         self.placed: Any = self.model.tables(sites, network.hamiltonian)
+        self._warned = False
+
+    @property
+    def interaction_range(self) -> float:
+        bonds = neighbour_shells(self.reference, (1,))
+        longest = max(np.linalg.norm(star.displacements, axis=1).max() for star in self.model.lattice.stars)
+        return 2 * self.model.reach * float(longest * bonds.distances.min())
 
     def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
-        return self.model(moments.to(self.dtype), self.placed)
+        return self._total(self.model.local_terms(moments.to(self.dtype), self.placed).double().sum(-1))
+
+    def _total(self, sums: Tensor) -> Tensor:
+        """Energies from summed local terms (terms, ...), with a look at what these say of the spins."""
+        self._warn_of_distance(self.model.distance(sums.detach(), self.placed))
+        return self.model.total(sums, self.placed)
 
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         self._check_lengths(moments)
         if self.tiles:
             replicas = moments.to(self.dtype).reshape(-1, self.n_atoms, 3)
-            found = [energy_and_gradient(self.model, self.tiles, self.placed, replica) for replica in replicas]
-            energy = torch.stack([e for e, _ in found]).view(moments.shape[:-2])
+            found = [sums_and_gradient(self.model, self.tiles, self.placed, replica) for replica in replicas]
+            energy = self._total(torch.stack([sums for sums, _ in found], 1)).view(moments.shape[:-2])
             magnetic_forces = -torch.stack([g for _, g in found]).view(moments.shape).to(moments)
         else:
             whole = super()._evaluate(moments, positions, cell, atomic=False)
             energy, magnetic_forces = whole.energy, whole.magnetic_forces
         return Evaluation(energy, magnetic_forces, *self.no_atomic_forces(moments, atomic))
+
+    def _warn_of_distance(self, distances: Tensor | None) -> None:
+        """Once for this potential, tell of spins that are far from those that the network has seen."""
+        if self._warned or distances is None or not bool((distances > FARTHEST).any()):
+            return
+        self._warned = True
+        warn(
+            "these spins are far from those that the network was trained on: its energy and fields are a guess",
+            f"what it sees of them is {float(distances.max()):.3g} standard deviations of its training set away from "
+            f"there; beyond {FARTHEST:g} the error of the field can be of any size",
+            "compare with KondoEDCalculator on a small lattice; fine-tune the network on labels of such spins "
+            "(ase-klm sample, then ase-klm train with `start`), or take another one",
+        )
 
     def _check_lengths(self, moments: Tensor) -> None:
         deviation = (torch.linalg.vector_norm(moments, dim=-1) - 1).abs()

@@ -49,22 +49,22 @@ def tiles(
     hamiltonian: Mapping[str, Any] | None = None,
 ) -> list[Tile]:
     """Cut a structure into tiles of at most `largest` own sites, of equal shape where the lattice allows it."""
-    known: dict[bytes, Any] = {}
+    known: dict[Any, Any] = {}
     device = model.energy_shift.device
     found = []
     pieces = _by_neighbours(atoms, lattice, largest, model.reach)
     if lattice.grid is not None:
         pieces = _by_blocks(lattice, lattice.grid, largest, model.reach)
     for sites, own, near, local in pieces:
-        key = b"".join(part.to(torch.int32).numpy().tobytes() for part in (*local.members, *local.neighbours))
+        key = _looks(local)
         if key not in known:
             known[key] = model.tables(local, hamiltonian)
         found.append(Tile(sites.to(device), own.to(device), near.to(device), known[key]))
     return found
 
 
-def energy_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Energy, eV, and its derivative by the moments (N, 3).
+def sums_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Local terms summed over all sites, (terms,), and the derivative of the energy by the moments (N, 3), eV/μB.
 
     Parameters
     ----------
@@ -73,7 +73,6 @@ def energy_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, mo
         What the network's `total` needs to know of the structure.
     """
     gradient = torch.zeros_like(moments)
-    energy = None
     if isinstance(model, LocalNetwork):  # a plain sum of terms: one sweep is enough
         weights = torch.ones(1, dtype=torch.float64, device=moments.device)
     else:
@@ -83,15 +82,15 @@ def energy_and_gradient(model: LatticeNetwork, parts: list[Tile], whole: Any, mo
             sums.requires_grad_()
             energy = model.total(sums, whole)
             (weights,) = torch.autograd.grad(energy, sums)
-    energies = []
+    found = []
     for tile in parts:
         m = moments[tile.sites].requires_grad_()
         with torch.enable_grad():
             terms = model.local_terms(m, tile.placed)
             (by_moment,) = torch.autograd.grad((weights * terms[:, tile.near].double().sum(-1)).sum(), m)
         gradient[tile.sites[tile.own]] = by_moment[tile.own]
-        energies.append(terms[0, tile.own].detach().double().sum())
-    return (torch.stack(energies).sum() if energy is None else energy.detach()), gradient
+        found.append(terms[:, tile.own].detach().double().sum(-1))
+    return torch.stack(found).sum(0), gradient
 
 
 def _terms(model: LatticeNetwork, tile: Tile, moments: Tensor, chosen: Tensor) -> Tensor:
@@ -124,6 +123,16 @@ def _by_blocks(lattice: Sites, grid: Grid, largest: int, reach: int) -> Iterator
         own = _inside(patch, margin, margin + size, kinds)
         near = _inside(patch, margin // 2, margin + size + (margin - margin // 2), kinds)
         yield torch.cat([members[torch.as_tensor(cells)] for members in lattice.members]), own, near, local
+
+
+def _looks(sites: Sites) -> Any:
+    """What is equal where two sets of sites have equal tables.
+
+    On a grid this is its shape: the tiles of a structure have one order of sites and the same stars.
+    """
+    if sites.grid is not None:
+        return sites.grid.shape
+    return b"".join(part.to(torch.int32).numpy().tobytes() for part in (*sites.members, *sites.neighbours))
 
 
 def _inside(patch: np.ndarray, low: np.ndarray, high: np.ndarray, kinds: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
 from ase_klm.models.files import read_tensors, write_tensors
 
@@ -78,15 +79,8 @@ def load(path: Path, configuration: dict[str, Any]) -> tuple[Progress, dict[str,
             f"{type(error).__name__}: {error}",
             "it is damaged or of another kind: move it away to start anew",
         ) from None
-    here = json.loads(json.dumps(configuration))
-    for name in here.keys() | there.keys():
-        if there.get(name) != here.get(name):
-            raise KLMError(
-                f"{path} belongs to another training: its {name} differs",
-                f"there {_short(there.get(name))}, here {_short(here.get(name))}; a training is continued to the same "
-                "bits only with the same configuration",
-                "restore that configuration, or give this training a directory of its own",
-            )
+    remedy = "restore that configuration, or give this training a directory of its own"
+    check_same_run(path, "training", there, configuration, remedy)
     return progress, tensors
 
 
@@ -104,8 +98,3 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
             _, number, name = key.split("/")
             state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 120 else f"{text[:117]}..."

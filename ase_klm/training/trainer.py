@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ase_klm.models import files
 from ase_klm.models.base import LatticeNetwork
 from ase_klm.potentials.base import checked_device
 from ase_klm.training import checkpoint, curves
+from ase_klm.training.averages import Averages
 from ase_klm.training.checkpoint import Progress
 from ase_klm.training.dataset import checked_frames, fingerprint, grouped, permuted, rotated
 from ase_klm.training.evaluation import Loaded, at_chemical_potentials, energies_and_fields, labels_of, predicted_by
@@ -50,7 +50,8 @@ class Trainer:
 
     Into `directory` go ``checkpoint.safetensors``, from which a training that was cut short continues when it is run
     again; ``best.safetensors``, the weights with the smallest validation error (torque + field), with their card; and
-    ``curves.csv`` and ``curves.png``.
+    ``curves.csv`` and ``curves.png``. One training at a time: nothing guards the files against a second process that
+    trains in the same directory, and the two would overwrite each other's.
 
     Parameters
     ----------
@@ -74,7 +75,8 @@ class Trainer:
         For instance ``"cuda"``.
     initial : str, Path, or LatticeNetwork, optional
         Weights to start from (fine-tuning): a packaged name, a file, or a network. What networks learn from statistics
-        of their first training set is kept then, but for the energy shift, which is fitted anew.
+        of their first training set is kept then, but for the energy shift and the range of spins that they know, which
+        are those of the new one.
     checkpoint_every : float
         Seconds between checkpoints; zero for one after every batch.
     progress : bool
@@ -122,7 +124,7 @@ class Trainer:
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = self.recipe.optimizer(self.weights)
         self.generator = torch.Generator().manual_seed(int(seed))
-        self.averages = [p.detach().clone() for p in self.weights]
+        self.averages = Averages(self.weights, self.recipe.ema)
         self.progress = Progress()
         self.epoch_start = self.generator.get_state()
         self.configuration = {
@@ -246,9 +248,7 @@ class Trainer:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.recipe.rate(state.step, self._fraction, state.halvings)
         self.optimizer.step()
-        decay = min(self.recipe.ema, (1 + state.step) / (10 + state.step))
-        for average, weight in zip(self.averages, self.weights, strict=True):
-            average.lerp_(weight.detach(), 1 - decay)
+        self.averages.update(state.step)
         return value
 
     def _found(self, one: Loaded, chosen: list[int], moments: Tensor) -> tuple[Tensor, ...]:
@@ -273,7 +273,7 @@ class Trainer:
     def _validate(self) -> None:
         """End of an epoch: errors of the averaged weights, a row of the curves, the best weights so far."""
         state = self.progress
-        with self._averaged():
+        with self.averages.in_place():
             predicted = predicted_by(self.model, self.validation)
             found = measures(predicted, self.labels)
             loss = float(self.loss(predicted, self.labels))
@@ -304,17 +304,19 @@ class Trainer:
         bar.set_postfix({name: f"{row[column]:.2e}" for name, column in numbers.items()})
 
     def _calibrate(self) -> None:
-        """Statistics of the training part before the first step; only the energy shift when fine-tuning."""
+        """Statistics of the training part before the first step; only range and energy shift when fine-tuning."""
+        sets = [(one.group, one.placed) for one in self.training]
         if not self.fine_tuned:
-            self.model.calibrate([(one.group, one.placed) for one in self.training])
+            self.model.calibrate(sets)
+        self.model.learn_range(sets)
         found, given = predicted_by(self.model, self.training), labels_of(self.training)
         self.model.energy_shift += (given.energy_densities - found.energy_densities).mean()
-        self.averages = [p.detach().clone() for p in self.weights]
+        self.averages.restart()
 
     def _save(self) -> None:
         self._saved = time.monotonic()
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"average/{number}": value for number, value in enumerate(self.averages)}
+        tensors |= self.averages.tensors()
         tensors |= checkpoint.optimizer_tensors(self.optimizer)
         tensors |= {"generator": self.generator.get_state(), "epoch_start": self.epoch_start}
         checkpoint.save(self._checkpoint, self.progress, tensors, self.configuration)
@@ -329,8 +331,7 @@ class Trainer:
         try:
             own = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
             self.model.load_state_dict(own)
-            for number, average in enumerate(self.averages):
-                average.copy_(tensors[f"average/{number}"])
+            self.averages.restore(tensors)
             checkpoint.restore_optimizer(self.optimizer, tensors)
             self.generator.set_state(tensors["generator"])
             self.epoch_start = tensors["epoch_start"]
@@ -340,16 +341,6 @@ class Trainer:
                 " ".join(str(error).split())[:300],
                 "it is damaged, or of another version of ase_klm: move it away to start anew",
             ) from None
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the model, for a while."""
-        present = [p.detach().clone() for p in self.weights]
-        _assign(self.weights, self.averages)
-        try:
-            yield
-        finally:
-            _assign(self.weights, present)
 
     def _take_best(self) -> None:
         self.model.load_state_dict(files.load(self.best_path).state_dict())
@@ -379,9 +370,3 @@ class Trainer:
                 "units": "energy eV/site, field and torque eV/μB a component, root mean square",
             },
         }
-
-
-def _assign(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for weight, value in zip(weights, values, strict=True):
-            weight.copy_(value)
