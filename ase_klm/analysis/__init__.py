@@ -1,17 +1,22 @@
-"""Quantities of a spin texture: magnetisation, topological charge, structure factor, Bragg peaks."""
+"""Quantities of a spin texture: magnetisation, topological charge, structure factors, Bragg peaks."""
 
 from ase_klm.analysis.bragg import BraggPeak, bragg_peaks
+from ase_klm.analysis.dynamical_structure_factor import DynamicalStructureFactor, dynamical_structure_factor
 from ase_klm.analysis.magnetisation import magnetisation
 from ase_klm.analysis.planes import MagneticPlane, magnetic_plane
 from ase_klm.analysis.structure_factor import StructureFactor, structure_factor, structure_factor_at
 from ase_klm.analysis.topology import solid_angles, topological_charge, topological_charge_density
 from ase_klm.analysis.triangulation import triangulate
+from ase_klm.analysis.wave_vectors import WaveVectorPath, wave_vector_path
 
 __all__ = [
     "BraggPeak",
+    "DynamicalStructureFactor",
     "MagneticPlane",
     "StructureFactor",
+    "WaveVectorPath",
     "bragg_peaks",
+    "dynamical_structure_factor",
     "magnetic_plane",
     "magnetisation",
     "solid_angles",
@@ -20,4 +25,5 @@ __all__ = [
     "topological_charge",
     "topological_charge_density",
     "triangulate",
+    "wave_vector_path",
 ]

@@ -5,7 +5,6 @@ whole plane for any positions, without a regular grid of sites.
 """
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from ase_klm import graphs
 from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
+from ase_klm.analysis.wave_vectors import supercell_waves
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments
-from ase_klm.validate import Array, checked_array, checked_number
+from ase_klm.validate import Array, checked_array
 
 
 @dataclass(frozen=True)
@@ -79,31 +79,17 @@ def structure_factor(frames: Any, cell: ArrayLike | None = None, q_max: float | 
         When there are no moments, no periodic direction, or the supercell does not consist of whole cells.
     """
     atoms = structures(frames)
-    first = graphs.with_complete_cell(atoms[0])
-    periodic = np.flatnonzero(first.pbc)
-    if len(periodic) == 0:
+    first = atoms[0]
+    if not first.pbc.any():
         raise KLMError(
             "the structure is not periodic",
             "a supercell's wave vectors are asked for",
             "use structure_factor_at(atoms, q, cell=...) with wave vectors of your own",
         )
-    primitive = graphs.primitive_cell(atoms[0]) if cell is None else checked_array(cell, (3, 3), "cell", "Å")
-    multiple = (first.cell.array @ np.linalg.inv(primitive))[np.ix_(periodic, periodic)]  # supercell = M primitive
-    if np.abs(multiple - multiple.round()).max() > 1e-3:
-        raise KLMError(
-            "the supercell does not consist of whole primitive cells",
-            f"in units of these the periodic cell vectors are {multiple.round(4).tolist()}",
-            "give the lattice vectors of one cell, in the order of the cell of the structure",
-        )
-    multiple = multiple.round()
-    steps = np.zeros((len(periodic), 3))
-    steps[:, periodic] = np.linalg.inv(multiple).T
-    if q_max is None:
-        q = _first_zone(multiple, primitive, periodic)
-    else:
-        q = _disc(q_max, steps, primitive)
-    waves = (q[:, periodic] @ multiple.T).round().astype(np.int64)  # in units of the steps
-    return StructureFactor(q, _averaged([_on_grid(frame, waves) for frame in atoms]), primitive, steps)
+    grid = supercell_waves(first, cell)
+    q = grid.first_zone() if q_max is None else grid.within(q_max)
+    waves = grid.counts(q).round().astype(np.int64)
+    return StructureFactor(q, _averaged([_on_grid(frame, waves) for frame in atoms]), grid.primitive, grid.steps)
 
 
 def structure_factor_at(frames: Any, q: ArrayLike, cell: ArrayLike | None = None) -> StructureFactor:
@@ -127,34 +113,6 @@ def structure_factor_at(frames: Any, q: ArrayLike, cell: ArrayLike | None = None
         amplitudes = [np.exp(2j * np.pi * (coordinates @ one)) @ moments for one in wave_vectors]
         tensors.append(_tensor(np.array(amplitudes).reshape(-1, 3), len(moments)))
     return StructureFactor(wave_vectors, _averaged(tensors), vectors, np.zeros((0, 3)))
-
-
-def _first_zone(multiple: Array, primitive: Array, periodic: NDArray[np.int64]) -> Array:
-    """Wave vectors of the supercell, each once modulo reciprocal vectors, by the copy closest to Γ."""
-    cells = round(abs(np.linalg.det(multiple)))
-    # entries of M⁻¹ are integers over det M, so that q det M counts modulo det M
-    rows = (np.linalg.inv(multiple).T * cells).round().astype(np.int64)
-    orders = [cells // int(np.gcd.reduce(np.append(row, cells))) for row in rows]
-    counts = np.indices(orders).reshape(len(rows), -1).T
-    distinct = np.unique(counts @ rows % cells, axis=0) / cells
-    folded = np.zeros((len(distinct), 3))
-    folded[:, periodic] = distinct
-    reciprocal = np.linalg.inv(primitive).T
-    # the parallelepiped of two cells each way holds the zone of any cell that is not extremely skew
-    shifts = np.zeros((5 ** len(periodic), 3))
-    shifts[:, periodic] = list(product((0, -1, 1, -2, 2), repeat=len(periodic)))
-    copies = folded[:, None, :] - folded[:, None, :].round() + shifts
-    lengths = np.linalg.norm(copies @ reciprocal, axis=2).round(9)
-    return copies[np.arange(len(copies)), lengths.argmin(axis=1)]
-
-
-def _disc(q_max: float, steps: Array, primitive: Array) -> Array:
-    checked_number(q_max, "q_max", "rad/Å", above=0)
-    reciprocal = 2 * np.pi * np.linalg.inv(primitive).T
-    vectors = steps @ reciprocal
-    reach = np.floor(q_max * np.linalg.norm(np.linalg.pinv(vectors), axis=0) + 1e-9).astype(np.int64)
-    q = np.array(list(product(*(range(-n, n + 1) for n in reach)))) @ steps
-    return np.asarray(q[np.linalg.norm(q @ reciprocal, axis=1) <= q_max * (1 + 1e-9)])
 
 
 def _magnetic(atoms: Atoms, vectors: Array) -> tuple[Array, Array]:

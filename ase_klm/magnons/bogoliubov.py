@@ -16,6 +16,9 @@ Matrices = NDArray[np.complex128]
 RAISED = 1e-10
 """H is raised by this fraction of its largest element before modes are normalised."""
 
+SMALLEST = 1e-6
+"""A largest element below this, eV, is taken for a zero of rounding there."""
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -62,7 +65,8 @@ def normal_modes(H: Matrices) -> Matrices:
     The zero modes of an antiferromagnet have no norm; their columns are large and have no meaning.
     """
     n = H.shape[-1] // 2
-    raised = RAISED * np.abs(H).max((-2, -1))
+    # at the zero mode of a ferromagnet H is zero but for rounding, which may be negative
+    raised = RAISED * np.maximum(np.abs(H).max((-2, -1)), SMALLEST) - factor(H).negative
     K = factor(H + raised[:, None, None] * np.eye(2 * n)).K
     values, U = np.linalg.eigh(_turned(K))
     order = [*range(n, 2 * n), *range(n - 1, -1, -1)]  # positive ones ascending, then their partners at -q

@@ -57,6 +57,11 @@ class QuadraticForm:
         self._local = self._bosonic([d for d in derivatives if isinstance(d, Blocks)], G_ELECTRON * longitudinal)
         self._others = [d for d in derivatives if not isinstance(d, Blocks)]
 
+    @property
+    def scale(self) -> float:
+        """The largest element of H in real space that is known there, eV: an energy to compare zero modes with."""
+        return float(np.abs(self._local[1]).max())
+
     def with_onsite(self, normal: Array, anomalous: NDArray[np.complex128]) -> "QuadraticForm":
         """A form with [[p, w], [w*, p]] added at each magnetic site: p and w in eV, shape (n,)."""
         n, changed = self.n_modes, copy(self)
