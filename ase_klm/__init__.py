@@ -4,6 +4,7 @@ from ase_klm import analysis, data, lattices, plot, potentials, testing, texture
 from ase_klm.calculators import ECNNCalculator, ExchangeCalculator, KondoEDCalculator, SpinCalculator
 from ase_klm.dynamics import LLGDynamics
 from ase_klm.errors import KLMError, KLMWarning
+from ase_klm.magnons import Magnons
 from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
 from ase_klm.relaxation import SpinMinimizer
 
@@ -16,6 +17,7 @@ __all__ = [
     "KLMWarning",
     "KondoEDCalculator",
     "LLGDynamics",
+    "Magnons",
     "SpinCalculator",
     "SpinMinimizer",
     "analysis",

@@ -63,6 +63,27 @@ def checked_number(value: Any, name: str, unit: str = "", above: float = -np.inf
     return float(value)
 
 
+def checked_repeats(values: Any, name: str) -> tuple[int, int, int]:
+    """Three positive integers, as of a k-mesh or a supercell.
+
+    Raises
+    ------
+    KLMError
+        When they are something else.
+    """
+    try:
+        sizes = tuple(int(n) for n in values)
+        if len(sizes) == 3 and min(sizes) >= 1 and sizes == tuple(values):
+            return sizes[0], sizes[1], sizes[2]
+    except (TypeError, ValueError):
+        pass
+    raise KLMError(
+        f"{name} = {values!r} cannot be used",
+        "it takes three positive integers, one along each vector of the cell",
+        f"for instance {name}=(6, 6, 1) for a plane",
+    )
+
+
 def checked_atoms(atoms: Any) -> Atoms:
     """The argument, if it is an `Atoms` object.
 

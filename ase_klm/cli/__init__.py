@@ -1,13 +1,17 @@
-"""The command line: ``ase-klm demo``, ``sample``, ``train``. Each verb is a module with `add_arguments` and `run`."""
+"""The command line: ``ase-klm demo``, ``magnons``, ``sample``, ``train``.
+
+Each verb is a module with `add_arguments` and `run`.
+"""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
-from ase_klm.cli import demo, sample, train
+from ase_klm.cli import demo, magnons, sample, train
 from ase_klm.errors import KLMError
 
-VERBS = {"demo": demo, "sample": sample, "train": train}
+VERBS = {"demo": demo, "magnons": magnons, "sample": sample, "train": train}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         summary = (module.__doc__ or "").split("\n")[0]
         module.add_arguments(verbs.add_parser(name, help=summary, description=module.__doc__))
     options = parser.parse_args(arguments)
+    options.command = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
     try:
         VERBS[options.verb].run(options)
     except KLMError as error:

@@ -70,7 +70,7 @@ def normal_modes(H: Matrices) -> Matrices:
     K = factor(H + raised[:, None, None] * np.eye(2 * n)).K
     values, U = np.linalg.eigh(_turned(K))
     order = [*range(n, 2 * n), *range(n - 1, -1, -1)]  # positive ones ascending, then their partners at -q
-    return np.linalg.solve(K, U[:, :, order] * np.sqrt(np.abs(values[:, None, order])))
+    return np.asarray(np.linalg.solve(K, U[:, :, order] * np.sqrt(np.abs(values[:, None, order]))))
 
 
 def _turned(K: Matrices) -> Matrices:

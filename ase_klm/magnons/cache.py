@@ -24,22 +24,24 @@ class Cache:
         The undisplaced supercell; a folder of another one is an error.
     delta : float
         Angle of the displacements, rad.
-    label : str
-        What the energies come from.
+    energy : float
+        Of the undisplaced supercell, eV; it tells calculators apart.
     """
 
-    def __init__(self, folder: Path | None, atoms: Atoms, delta: float, label: str = "") -> None:
+    def __init__(self, folder: Path | None, atoms: Atoms, delta: float, energy: float) -> None:
         self.folder = folder
         if folder is None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        told = {"sites": len(atoms), "delta": delta, "calculator": label, "structure": _digest(atoms)}
+        told = {"sites": len(atoms), "delta": delta, "energy": energy, "structure": _digest(atoms)}
         path = folder / "magnons.json"
         if not path.exists():
             path.write_text(json.dumps(told, indent=1))
             return
         stored = json.loads(path.read_text())
-        different = [name for name in told if stored.get(name) != told[name]]
+        different = [name for name in told if name != "energy" and stored.get(name) != told[name]]
+        if not np.isclose(stored.get("energy", np.nan), energy, rtol=1e-6, atol=1e-9):
+            different.append("energy, which is another calculator's")
         if different:
             raise KLMError(
                 f"{folder} holds displacements of something else",

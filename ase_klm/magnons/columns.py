@@ -6,7 +6,7 @@ for, since exact diagonalisations are expensive. What has been turned in a super
 that is exact for wave vectors of the supercell, and for all others if the supercell is longer than twice the range.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from ase_klm.validate import Array
 ROUGH = 0.05
 """Relative change of a difference between two steps above which forces are not smooth enough for it."""
 
+AT_ONCE = 20_000
+"""Sites whose Hessian-vector products are formed together: automatic differentiation keeps much for each."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -38,11 +41,17 @@ class Columns:
         Largest difference between Φ(i, j, R) and Φ(j, i, -R)ᵀ, which were found one by one, eV/μB².
     at_the_edge : float
         Largest Φ between atoms half a supercell apart, relative to the largest of all.
+    supercell : tuple of int
+        In which they were found.
+    step_error : float
+        Error of differences by the length of their step, eV/μB², judged by two steps; 0 without differences.
     """
 
     blocks: Blocks
     asymmetry: float
     at_the_edge: float
+    supercell: tuple[int, int, int]
+    step_error: float = 0.0
 
 
 def columns(
@@ -68,21 +77,23 @@ def columns(
     """
     repeated = atoms.repeat(supercell)
     bound = potential.bind(repeated, device)
-    forces = bound.evaluate(atomic=False).magnetic_forces.cpu().numpy()
+    undisturbed = bound.evaluate(atomic=False)
+    forces = undisturbed.magnetic_forces.cpu().numpy()
     n = len(atoms)
     if differences or not bound.differentiable:
-        found = _by_differences(bound, repeated, axes, delta, cache)
+        kept = Cache(cache, repeated, delta, float(undisturbed.energy))
+        found, step_error = _by_differences(bound, repeated, forces, axes, delta, kept)
     else:
-        found = _by_products(bound, axes)
-    return _as_blocks(found, atoms, axes, supercell), forces[:n]
+        found, step_error = _by_products(bound, axes), 0.0
+    return replace(_as_blocks(found, atoms, axes, supercell), step_error=step_error), forces[:n]
 
 
-def _by_products(bound: BoundPotential, axes: Array, memory: int = 2_000_000) -> Array:
-    """Φ x of all turned axes, shape (N, 2, sites, 3); so many numbers at a time."""
+def _by_products(bound: BoundPotential, axes: Array) -> Array:
+    """Φ x of all turned axes, shape (N, 2, sites, 3)."""
     sites = bound.n_atoms
     turned = np.argwhere(np.abs(axes).sum(-1) > 0)
     found = np.zeros((*axes.shape[:2], sites, 3))
-    batch = max(1, memory // (3 * sites))
+    batch = max(1, AT_ONCE // sites)
     for start in range(0, len(turned), batch):
         chosen = turned[start : start + batch]
         vectors = np.zeros((len(chosen), sites, 3))
@@ -93,9 +104,11 @@ def _by_products(bound: BoundPotential, axes: Array, memory: int = 2_000_000) ->
     return found
 
 
-def _by_differences(bound: BoundPotential, repeated: Atoms, axes: Array, delta: float, path: Path | None) -> Array:
+def _by_differences(
+    bound: BoundPotential, repeated: Atoms, undisturbed: Array, axes: Array, delta: float, cache: Cache
+) -> tuple[Array, float]:
+    """Φ x, shape (N, 2, sites, 3), and the error by the length of the step."""
     sites, moments = bound.n_atoms, get_moments(repeated)
-    cache = Cache(path, repeated, delta)
     found = np.zeros((*axes.shape[:2], sites, 3))
 
     def forces(atom: int, axis: int, angle: float) -> Array:
@@ -108,20 +121,25 @@ def _by_differences(bound: BoundPotential, repeated: Atoms, axes: Array, delta: 
         return cache.get(f"{atom}-{'xy'[axis]}{'+' if angle > 0 else '-'}{abs(angle):.6g}", calculate)
 
     def difference(atom: int, axis: int, angle: float) -> Array:
-        length = np.linalg.norm(moments[atom])
-        change = forces(atom, axis, -angle) - forces(atom, axis, angle)
-        return change / (2 * length * np.sin(angle))
+        length, x = np.linalg.norm(moments[atom]), axes[atom, axis]
+        e, forward, backward = moments[atom] / length, forces(atom, axis, angle), forces(atom, axis, -angle)
+        change = (backward - forward) / (2 * np.sin(angle))
+        # along x the moment's own force is taken in the frame that turns with it: exact for bilinear exchange
+        tilted = (forward[atom] + backward[atom]) / 2 - undisturbed[atom]
+        change[atom] += ((np.cos(angle) - 1) * (change[atom] @ x) + tilted @ e) * x
+        return change / length
 
     turned = np.argwhere(np.abs(axes).sum(-1) > 0)
+    step_error = 0.0
     for number, (atom, axis) in enumerate(turned.tolist()):
         found[atom, axis] = difference(atom, axis, delta)
         if number == 0:
-            _check_smooth(found[atom, axis], difference(atom, axis, 2 * delta), delta)
-    return found
+            step_error = _step_error(found[atom, axis], difference(atom, axis, 2 * delta), delta)
+    return found, step_error
 
 
-def _check_smooth(one: Array, two: Array, delta: float) -> None:
-    """Compare differences with two steps; they agree up to third derivatives times the squared step, and noise."""
+def _step_error(one: Array, two: Array, delta: float) -> float:
+    """Error of differences, from two steps: they agree up to third derivatives times the squared step, and noise."""
     change, size = float(np.abs(one - two).max()), float(np.abs(one).max())
     if change > ROUGH * size:
         raise KLMError(
@@ -130,6 +148,7 @@ def _check_smooth(one: Array, two: Array, delta: float) -> None:
             "noise: a larger delta, float64, a tighter convergence or an electronic temperature; "
             "a strongly curved energy: a smaller delta",
         )
+    return change / 3
 
 
 def _as_blocks(found: Array, atoms: Atoms, axes: Array, supercell: tuple[int, int, int]) -> Columns:
@@ -156,7 +175,7 @@ def _as_blocks(found: Array, atoms: Atoms, axes: Array, supercell: tuple[int, in
             at_the_edge = second - first < 1.01 * closest
             edge = max(edge, float(np.abs(across[i][at_the_edge]).max(initial=0.0)))
     blocks = Blocks(n, *(np.concatenate(part) for part in zip(*parts, strict=True)))
-    return Columns(blocks, asymmetry, edge / max(float(np.abs(across).max(initial=0.0)), 1e-300))
+    return Columns(blocks, asymmetry, edge / max(float(np.abs(across).max(initial=0.0)), 1e-300), supercell)
 
 
 def _nearest_distance(atoms: Atoms) -> float:

@@ -5,6 +5,7 @@ Energies follow from second derivatives of any potential, by linear spin-wave th
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,23 @@ from ase_klm.electrons.hamiltonian import monkhorst_pack_gamma
 from ase_klm.errors import KLMError, warn
 from ase_klm.magnons.bogoliubov import Factor, factor, mode_energies, normal_modes
 from ase_klm.magnons.columns import Columns, columns
+from ase_klm.magnons.mode_files import write_mode
 from ase_klm.magnons.quadratic_form import QuadraticForm, local_axes
 from ase_klm.magnons.rotations import rotation_residuals, sum_rule
 from ase_klm.magnons.spiral import rotating_frame
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.plot.magnons import magnon_bands
 from ase_klm.potentials.base import BoundPotential, Potential, terms_of
 from ase_klm.potentials.foreign import potential_of, reference_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
-from ase_klm.validate import Array, checked_array, checked_atoms, checked_number
+from ase_klm.units import G_ELECTRON
+from ase_klm.validate import Array, checked_array, checked_atoms, checked_number, checked_repeats
 
 METHODS = ("auto", "exact", "autograd", "differences")
 ROUNDING = 1e-9
 """Negative curvatures below this fraction of the largest element of H are rounding."""
+SLIGHT = 1e-7
+"""The same for those that torques, which are left after relaxation, account for."""
 
 EDGE = 1e-3
 """Second derivatives at the edge of a supercell above this fraction of the largest are worth a warning."""
@@ -90,7 +96,7 @@ class Magnons:
         if not is_magnetic(atoms).any():
             raise KLMError("no atom carries a moment", "there is nothing to excite", "set them with set_moments")
         self.potential: Potential = potential_of(self.atoms)
-        self.supercell = None if supercell is None else _checked_supercell(supercell, atoms)
+        self.supercell = self._given = None if supercell is None else _checked_supercell(supercell, atoms)
         self.delta = checked_number(delta, "delta", "rad", above=0)
         self.method, self.spiral, self.impose_rotations = method, spiral, impose_rotations
         self.cache = None if cache is None else Path(cache)
@@ -98,6 +104,7 @@ class Magnons:
         self._form: QuadraticForm | None = None
         self._columns: list[Columns] = []
         self._warned = False
+        self._torque = 0.0
 
     def run(self) -> "Magnons":
         """Find all second derivatives; later calls do nothing."""
@@ -137,7 +144,8 @@ class Magnons:
         Raises
         ------
         KLMError
-            When a deviation lowers the energy: then the texture is no minimum, and has no magnons.
+            When a deviation lowers the energy: then the texture is no minimum, and has no magnons. Curvatures that are
+            negative within rounding count as zero, and with a warning those within noise and torques that are left.
         """
         points = self._checked_q(q)
         return mode_energies(self._stable(points, self.form.at(points)).K)
@@ -161,7 +169,7 @@ class Magnons:
 
     def lowest_curvature(self, q: ArrayLike) -> Array:
         """Lowest eigenvalue of H_q, eV, shape (n_q,): negative where a deviation lowers the energy."""
-        return np.linalg.eigvalsh(self.form.at(self._checked_q(q)))[:, 0]
+        return np.asarray(np.linalg.eigvalsh(self.form.at(self._checked_q(q)))[:, 0])
 
     @property
     def rotation_residuals(self) -> Array:
@@ -181,9 +189,44 @@ class Magnons:
         band_path = self._checked_path(path, npoints)
         return BandStructure(band_path, self.frequencies(band_path.kpts)[None], reference=0.0)
 
+    def plot(self, path: str | BandPath | None = None, npoints: int = 100, ax: Any = None) -> Any:
+        """Draw the bands along a path, in meV, into `ax` or a new figure; see `plot.magnon_bands`. Returns the axes."""
+        return magnon_bands(self.get_band_structure(path, npoints), ax=ax)
+
+    def write_mode(
+        self,
+        q: ArrayLike,
+        mode: int,
+        path: str | Path,
+        n_images: int = 24,
+        amplitude: float = 0.4,
+        supercell: Sequence[int] | None = None,
+        gif: str | Path | None = None,
+    ) -> None:
+        """Write one period of a mode as a trajectory; the moments turn as `LLGDynamics` turns them.
+
+        Parameters
+        ----------
+        q : array_like
+            In units of the reciprocal vectors of the cell, shape (3,).
+        mode : int
+            Its number, in the order of the energies at q.
+        path : str or Path
+            Ends in ``.traj`` or ``.extxyz``; ``info["time"]`` of the images is in fs.
+        n_images : int
+            Images of one period; the next one would equal the first.
+        amplitude : float
+            Largest tilt of a moment, rad.
+        supercell : tuple of int, optional
+            Cells to show; default the smallest that holds a whole number of waves.
+        gif : str or Path, optional
+            Also draw the images, of a layer, as an animated GIF.
+        """
+        write_mode(self, q, mode, path, n_images, amplitude, supercell, gif)
+
     def get_dos(self, kpts: Sequence[int] = (20, 20, 20)) -> RawDOSData:
-        """Density of states, modes a cell, on a Γ-centred mesh: ASE's `RawDOSData`, e.g. ``get_dos().sample_grid(500)``."""
-        mesh = monkhorst_pack_gamma([n if periodic else 1 for n, periodic in zip(kpts, self.atoms.pbc, strict=True)])
+        """Density of states, modes a cell, on a Γ-centred mesh, as ASE's `RawDOSData`: e.g. ``.sample_grid(500)``."""
+        mesh = monkhorst_pack_gamma(checked_mesh(kpts, self.atoms.pbc))
         energies = self.frequencies(mesh)
         return RawDOSData(energies.ravel(), np.full(energies.size, 1 / len(mesh)), info={"label": "magnons"})
 
@@ -207,21 +250,25 @@ class Magnons:
                 "its energy is not given in torch",
                 'use method="auto" or "differences"',
             )
-        supercell = self.supercell or _whole_range(bound, atoms)
-        cache = None if self.cache is None else self.cache / type(term).__name__
+        whole = _whole_range(bound, atoms)
+        supercell = self._given or whole
+        cache = None if self.cache is None else self.cache / f"{len(self._columns)}-{type(term).__name__}"
         found, forces = columns(term, atoms, axes, supercell, self.delta, self.method == "differences", cache, device)
-        self.supercell = supercell
+        if bound.interaction_range is not None and all(np.array(supercell) >= whole):
+            found = replace(found, at_the_edge=0.0)  # all is known to be inside
+        self.supercell = tuple(np.maximum(supercell, self.supercell or 1).tolist())
         self._columns.append(found)
         return found.blocks, forces
 
     def _check_stationary(self, moments: Array, forces: Array) -> None:
         torques = np.linalg.norm(np.cross(moments, forces), axis=1)
         worst = int(torques.argmax())
-        if torques[worst] > self.fmax:
+        self._torque = float(torques[worst])
+        if self._torque > self.fmax:
             raise KLMError(
                 "the moments are not at a stationary state",
-                f"the torque abs(m × F) on atom {worst} is {torques[worst]:.3g} eV, with fmax = {self.fmax:g} eV",
-                f"SpinMinimizer(atoms).run(fmax={self.fmax / 10:.0e}) relaxes them; a larger fmax accepts them as they are",
+                f"the torque abs(m × F) on atom {worst} is {self._torque:.3g} eV, with fmax = {self.fmax:g} eV",
+                f"SpinMinimizer(atoms).run(fmax={self.fmax / 10:.0e}) relaxes them; a larger fmax accepts them so",
             )
 
     def _stable(self, q: Array, H: np.ndarray) -> Factor:
@@ -229,16 +276,18 @@ class Magnons:
         found = factor(H)
         worst = int(found.negative.argmin())
         lowest, scale = found.negative[worst], float(np.abs(H).max())
-        if -lowest <= ROUNDING * scale:
+        disturbed = 3 * G_ELECTRON * self._torque
+        if -lowest <= max(ROUNDING * scale, min(disturbed, SLIGHT * scale)):
             return found
         where = f"q = {q[worst].round(6).tolist()}"
-        noise = max((c.asymmetry for c in self._columns), default=0.0)
+        noise = max((max(c.asymmetry, c.step_error) for c in self._columns), default=0.0)
         noise *= 3 * float((np.abs(self.form.amplitudes) ** 2).sum(1).max())
-        if -lowest <= noise:
+        if -lowest <= max(noise, disturbed):
             warn(
                 f"at {where} a deviation lowers the energy by {-lowest:.2g} eV, which is taken for noise",
-                f"second derivatives that should be equal differ by up to {noise:.2g} eV",
-                "compute more accurately, or use impose_rotations=True if the model is isotropic",
+                f"torques of {self._torque:.2g} eV are left, and second derivatives are known to {noise:.2g} eV, by "
+                "those that should be equal and by two steps delta",
+                "relax further, compute more accurately, or use impose_rotations=True if the model is isotropic",
             )
             return found
         vector = np.abs(found.vectors[worst]).reshape(2, -1).sum(0)
@@ -265,17 +314,18 @@ class Magnons:
 
     def _check_supercell(self, q: Array) -> None:
         """Warn, once, of wave vectors between those of a supercell that is too small."""
-        edge = max((c.at_the_edge for c in self._columns), default=0.0)
-        if self._warned or edge <= EDGE or self.supercell is None:
-            return
-        waves = q * np.array(self.supercell)
-        between = np.abs(waves - waves.round()).max(1) > 1e-6
-        if between.any():
+        for found in self._columns:
+            if self._warned or found.at_the_edge <= EDGE:
+                continue
+            waves = q * np.array(found.supercell)
+            between = np.abs(waves - waves.round()).max(1) > 1e-6
+            if not between.any():
+                continue
             self._warned = True
             warn(
-                f"the supercell {self.supercell} is smaller than twice the range",
-                f"at its edge second derivatives are {edge:.2g} of the largest, so that energies between its wave "
-                f"vectors, e.g. at q = {q[between][0].round(4).tolist()}, are interpolated",
+                f"the supercell {found.supercell} is smaller than twice the range",
+                f"at its edge second derivatives are {found.at_the_edge:.2g} of the largest, so that energies between "
+                f"its wave vectors, e.g. at q = {q[between][0].round(4).tolist()}, are interpolated",
                 "take a larger supercell, or trust only q whose product with it is integer",
             )
 
@@ -283,13 +333,23 @@ class Magnons:
         if isinstance(path, BandPath):
             return path
         try:
-            return self.atoms.cell.bandpath(path, npoints=npoints, pbc=self.atoms.pbc)
-        except (KeyError, ValueError, AssertionError) as error:
+            found = self.atoms.cell.bandpath(path, npoints=npoints, pbc=self.atoms.pbc)
+            if len(found.kpts) == 0:
+                raise ValueError("there is no point on it")
+            return found
+        except (KeyError, ValueError, AssertionError, IndexError) as error:
             raise KLMError(
                 f"path = {path!r} cannot be read",
-                f"{type(error).__name__}: {error}",
-                'name special points of the cell, e.g. path="GMKG", or pass an ase BandPath',
+                f"{error} is no special point of this cell" if isinstance(error, KeyError) else str(error),
+                f"name {_special_points(self.atoms)}, with a comma at a jump, or pass an ase BandPath",
             ) from None
+
+
+def _special_points(atoms: Atoms) -> str:
+    try:
+        return f"some of {', '.join(sorted(atoms.cell.bandpath(npoints=0, pbc=atoms.pbc).special_points))}"
+    except (ValueError, AssertionError):  # ASE does not know the lattice
+        return "special points of the cell"
 
 
 def _whole_range(bound: BoundPotential, atoms: Atoms) -> tuple[int, int, int]:
@@ -301,21 +361,22 @@ def _whole_range(bound: BoundPotential, atoms: Atoms) -> tuple[int, int, int]:
     vectors = bound.reference.cell.array
     heights = [volume / np.linalg.norm(np.cross(vectors[a - 2], vectors[a - 1])) for a in range(3)]
     return tuple(
-        int(np.floor(2 * reach / height)) + 1 if periodic else 1
+        int(np.floor(2 * reach / height + 1e-6)) + 1 if periodic else 1
         for height, periodic in zip(heights, atoms.pbc, strict=True)
     )  # type: ignore[return-value]
 
 
+def checked_mesh(kpts: Any, pbc: np.ndarray) -> tuple[int, ...]:
+    """Steps of a mesh of wave vectors, 1 where the structure is not periodic."""
+    return tuple(n if periodic else 1 for n, periodic in zip(checked_repeats(kpts, "kpts"), pbc, strict=True))
+
+
 def _checked_supercell(supercell: Any, atoms: Atoms) -> tuple[int, int, int]:
-    try:
-        sizes = tuple(int(n) for n in supercell)
-        good = len(sizes) == 3 and min(sizes) >= 1 and sizes == tuple(supercell)
-    except (TypeError, ValueError):
-        good = False
-    if not good or any(n > 1 and not p for n, p in zip(sizes, atoms.pbc, strict=True)):
+    sizes = checked_repeats(supercell, "supercell")
+    if any(n > 1 and not periodic for n, periodic in zip(sizes, atoms.pbc, strict=True)):
         raise KLMError(
-            f"supercell = {supercell!r} cannot be used",
-            f"it takes three positive integers, 1 where the structure is not periodic (pbc = {atoms.pbc.tolist()})",
-            "for instance supercell=(6, 6, 1) for a plane",
+            f"supercell = {supercell!r} repeats a direction that is not periodic",
+            f"pbc = {atoms.pbc.tolist()}",
+            "set it to 1 there",
         )
-    return sizes  # type: ignore[return-value]
+    return sizes

@@ -6,10 +6,23 @@ Matplotlib is imported when the first picture is drawn.
 from ase_klm.plot.animation import animate
 from ase_klm.plot.bands import bands
 from ase_klm.plot.colours import spin_colours
+from ase_klm.plot.magnons import magnon_bands
 from ase_klm.plot.ovito import write_ovito
 from ase_klm.plot.parity import parity
+from ase_klm.plot.spectrum import spectrum
 from ase_klm.plot.structure_factor import structure_factor
 from ase_klm.plot.texture import texture
 from ase_klm.plot.time_series import time_series
 
-__all__ = ["animate", "bands", "parity", "spin_colours", "structure_factor", "texture", "time_series", "write_ovito"]
+__all__ = [
+    "animate",
+    "bands",
+    "magnon_bands",
+    "parity",
+    "spectrum",
+    "spin_colours",
+    "structure_factor",
+    "texture",
+    "time_series",
+    "write_ovito",
+]

@@ -7,6 +7,7 @@ from ase.spectrum.band_structure import BandStructure
 
 from ase_klm.errors import KLMError
 from ase_klm.plot.axes import axes
+from ase_klm.plot.special_points import broken_at_jumps, name_places
 
 
 def bands(band_structure: BandStructure, ax: Any = None) -> Any:
@@ -24,34 +25,31 @@ def bands(band_structure: BandStructure, ax: Any = None) -> Any:
     matplotlib.axes.Axes
         Its lines are the bands, then the chemical potential.
     """
-    if not isinstance(band_structure, BandStructure):
-        raise KLMError(
-            f"{type(band_structure).__name__} is not a band structure",
-            "energies along a path are needed",
-            "pass calc.band_structure(atoms), an ase.spectrum.band_structure.BandStructure",
-        )
+    check_band_structure(band_structure, "calc.band_structure(atoms)")
     ax = axes(ax)
     along, places, names = band_structure.get_labels()
     n_bands = sum(spin.shape[1] for spin in band_structure.energies)
-    width = float(np.clip(12 / n_bands, 0.5, 1.4))
     for energies, colour in zip(band_structure.energies, ("C0", "C3"), strict=False):
-        ax.plot(along, energies, color=colour, lw=width)
+        ax.plot(*broken_at_jumps(along, energies), color=colour, lw=line_width(n_bands))
     mu = band_structure.reference
     ax.axhline(mu, color="0.2", lw=0.9, ls="--")
     ax.annotate("$\\mu$", (1.01, mu), xycoords=("axes fraction", "data"), va="center")
-    labels: dict[float, str] = {}
-    for place, name in zip(places, names, strict=True):  # where the path jumps, two points share a place
-        text = _pretty(name)
-        labels[float(place)] = f"{labels[float(place)]}|{text}" if float(place) in labels else text
-    for place in labels:
-        ax.axvline(place, color="0.75", lw=0.6, zorder=0)
-    ax.set_xticks(list(labels), list(labels.values()))
+    name_places(ax, zip(places, names, strict=True))
     ax.set_xlim(along[0], along[-1])
     ax.set_ylabel("$E$ (eV)")
     return ax
 
 
-def _pretty(name: str) -> str:
-    if name in ("G", "Gamma"):
-        return "Γ"
-    return f"{name[0]}$_{{{name[1:]}}}$" if len(name) > 1 else name
+def check_band_structure(given: Any, example: str) -> None:
+    """Raise a `KLMError` if something is no ASE `BandStructure`; the example says where one comes from."""
+    if not isinstance(given, BandStructure):
+        raise KLMError(
+            f"{type(given).__name__} is not a band structure",
+            "energies along a path are needed",
+            f"pass {example}, an ase.spectrum.band_structure.BandStructure",
+        )
+
+
+def line_width(n_bands: int) -> float:
+    """Points; thinner where there are many bands."""
+    return float(np.clip(12 / n_bands, 0.5, 1.4))

@@ -24,7 +24,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 from ase_klm.potentials.kondo_response import KondoSecondDerivatives
-from ase_klm.validate import LARGEST, checked_array, checked_number
+from ase_klm.validate import LARGEST, checked_array, checked_number, checked_repeats
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
 DTYPES = {"float64": torch.complex128, "float32": torch.complex64}
@@ -117,7 +117,7 @@ class Kondo(Potential):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hopping", _checked_hopping(self.hopping, self.cutoff))
-        object.__setattr__(self, "kpts", _checked_mesh(self.kpts))
+        object.__setattr__(self, "kpts", checked_repeats(self.kpts, "kpts"))
         checked_number(self.J, "J", "eV")
         Occupation(self.filling, self.mu, self.temperature)
         for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
@@ -296,17 +296,3 @@ def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
     for shell, value in hopping.items():
         checked_number(value, f"hopping of shell {shell!r}", "eV")
     return dict(hopping)
-
-
-def _checked_mesh(kpts: Any) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(n) for n in kpts)
-        if len(sizes) == 3 and min(sizes) >= 1 and sizes == tuple(kpts):
-            return sizes
-    except (TypeError, ValueError):
-        pass
-    raise KLMError(
-        f"kpts = {kpts!r} is not a mesh",
-        "it takes three positive integers, the k-points along each reciprocal vector",
-        "for instance kpts=(6, 6, 1) for a plane",
-    )

@@ -1,0 +1,35 @@
+"""Names of special points on the axis of a path of wave vectors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ase_klm.validate import Array
+
+
+def pretty(name: str) -> str:
+    """The name as it is printed: Γ for "G", an index lowered for "X1"; other texts, such as "0.5 0 0", as they are."""
+    if name in ("G", "Gamma"):
+        return "Γ"
+    if len(name) > 1 and name[0].isalpha() and name.isascii() and name.isalnum():
+        return f"{name[0]}$_{{{name[1:]}}}$"
+    return name
+
+
+def name_places(ax: Any, labels: Iterable[tuple[float, str]], colour: str = "0.75", zorder: float = 0) -> None:
+    """Ticks and vertical lines at the places of special points; where the path jumps, two of them share a place."""
+    names: dict[float, tuple[float, str]] = {}
+    for place, name in labels:
+        key, text = round(float(place), 9), pretty(name)
+        there, known = names.get(key, (float(place), text))
+        names[key] = there, f"{known}|{text}" if known != text else text
+    for place, _ in names.values():
+        ax.axvline(place, color=colour, lw=0.6, zorder=zorder)
+    ax.set_xticks(*(list(column) for column in zip(*names.values(), strict=True)))
+
+
+def broken_at_jumps(along: Array, energies: Array) -> tuple[Array, Array]:
+    """Places (n_q,) and energies (n_q, n_bands) with a row of NaN where the path jumps, so that no line crosses it."""
+    jumps = np.flatnonzero(np.diff(along) < 1e-12) + 1
+    return np.insert(np.asarray(along, dtype=np.float64), jumps, np.nan), np.insert(energies, jumps, np.nan, axis=0)
