@@ -6,9 +6,15 @@ The model is the honeycomb ferromagnet of `examples/cri3_magnons.py` (three shel
 anisotropy), and the antiferromagnet with -J. Two cases: 200 wave vectors of the cell with two sites, and some of a cell
 with 7 × 7 × 2 = 98 sites. Only energies are timed, from wave vectors on; calls alternate, and times are medians.
 magnopy takes the bonds and the onsite matrices of the same potential.
+
+    OMP_NUM_THREADS=1 python benchmarks/magnons.py --hessian 48
+
+shows instead what all second derivatives of the packaged ECNN cost by automatic differentiation, for a cell of 48×48
+sites without any periodicity inside.
 """
 
 import argparse
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +26,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from ase_klm import Magnons, get_moments, lattices, set_moments
+from ase_klm import ECNNCalculator, Magnons, get_moments, lattices, set_moments
 from ase_klm.moments import directions
 from ase_klm.potentials import UniaxialAnisotropy, potential_of
 from ase_klm.potentials.base import terms_of
@@ -36,8 +42,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=15, help="calls of each (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
+    parser.add_argument("--hessian", type=int, metavar="SIZE", help="sites a side")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.hessian:
+        print_hessian(options.hessian)
+        return
     rng = np.random.default_rng(1)
     print(
         f"magnopy {magnopy.__version__ if hasattr(magnopy, '__version__') else ''}, {options.threads} threads of torch"
@@ -61,6 +71,18 @@ def main() -> None:
             print(
                 f"{f'{len(atoms)} sites, {state}, {unit}':<34s} {a:9.3f} ms {b:9.2f} ms {b / a:7.0f} {difference:28.1e}"
             )
+
+
+def print_hessian(size: int) -> None:
+    atoms = lattices.square(size=(size, size))
+    x, y, _ = atoms.positions.round().astype(int).T
+    set_moments(atoms, np.outer((-1.0) ** (x + y), (0, 0, 1)))
+    magnons = Magnons(atoms, ECNNCalculator("kondo-square-ecnn", dtype="float64"), supercell=(1, 1, 1))
+    start = time.perf_counter()
+    magnons.run()
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{len(atoms)} sites: {2 * len(atoms)} Hessian-vector products in {seconds:.0f} s, peak {peak:.1f} GiB")
 
 
 def honeycomb(size: tuple[int, int], state: str) -> Atoms:

@@ -22,7 +22,9 @@ from ase_klm import (
     get_moments,
     lattices,
     set_moments,
+    textures,
 )
+from ase_klm.analysis import topological_charge
 from ase_klm.magnons import Magnons
 from ase_klm.magnons.bogoliubov import normal_modes
 from ase_klm.potentials import Exchange, UniaxialAnisotropy, Zeeman
@@ -414,6 +416,23 @@ def test_spirals_ask_for_their_symmetry():
 
 
 # Rotations
+
+
+@pytest.mark.slow
+def test_skyrmion_crystal_is_stable_and_has_three_goldstone_modes():
+    """Two minutes: the n_sk = 2 crystal of the triangular Kondo lattice in zero field, on 20×20 k-points."""
+    atoms = lattices.triangular_magnetic_cell()
+    textures.skyrmion_crystal(atoms, n_sk=2, noise=0.05, seed=1)
+    atoms.calc = KondoEDCalculator(hopping={1: 1.0, 3: -0.85}, J=1.0, mu=-3.5, temperature=0.002, kpts=(20, 20, 1))
+    assert SpinMinimizer(atoms).run(fmax=1e-8)
+    assert abs(topological_charge(atoms) + 2) < 1e-6
+    magnons = Magnons(atoms)
+    gamma, near, edge = magnons.frequencies([[0, 0, 0], [0.05, 0, 0], [0.5, 0, 0]])
+    assert gamma[:3].max() < 2e-5
+    assert gamma[3] > 5e-4
+    assert (near[:3] > 1e-3).all()
+    assert edge[0] > 0.015
+    assert magnons.rotation_residuals.max() < 1e-7
 
 
 def test_rotation_residuals_and_their_removal(rng):
