@@ -25,9 +25,6 @@ from ase_klm.validate import Array
 ROUGH = 0.05
 """Relative change of a difference between two steps above which forces are not smooth enough for it."""
 
-AT_ONCE = 20_000
-"""Sites whose Hessian-vector products are formed together: automatic differentiation keeps much for each."""
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -90,17 +87,13 @@ def columns(
 
 def _by_products(bound: BoundPotential, axes: Array) -> Array:
     """Φ x of all turned axes, shape (N, 2, sites, 3)."""
-    sites = bound.n_atoms
-    turned = np.argwhere(np.abs(axes).sum(-1) > 0)
-    found = np.zeros((*axes.shape[:2], sites, 3))
-    batch = max(1, AT_ONCE // sites)
-    for start in range(0, len(turned), batch):
-        chosen = turned[start : start + batch]
-        vectors = np.zeros((len(chosen), sites, 3))
-        vectors[np.arange(len(chosen)), chosen[:, 0]] = axes[chosen[:, 0], chosen[:, 1]]
-        moments = bound.moments.expand(len(chosen), sites, 3)
-        columns = bound.hessian_vector_product(moments, bound.tensor(vectors))
-        found[chosen[:, 0], chosen[:, 1]] = columns.cpu().numpy()
+    found = np.zeros((*axes.shape[:2], bound.n_atoms, 3))
+    hessian = bound.hessian(bound.moments)
+    vector = torch.zeros_like(bound.moments)
+    for atom, axis in np.argwhere(np.abs(axes).sum(-1) > 0):
+        vector.zero_()
+        vector[atom] = bound.tensor(axes[atom, axis])
+        found[atom, axis] = hessian(vector).cpu().numpy()
     return found
 
 

@@ -179,15 +179,23 @@ class BoundPotential:
         forces.
         """
         if self.differentiable:
-            m = moments.detach().requires_grad_()
-            with torch.enable_grad():
-                energy = self.energy(m, self.positions, self.cell)
-                (gradient,) = torch.autograd.grad(energy.sum(), m, create_graph=True)
-                if not gradient.requires_grad:  # an energy linear in the moments
-                    return torch.zeros_like(moments)
-                (product,) = torch.autograd.grad((gradient * vectors).sum(), m, materialize_grads=True)
-            return torch.where(self.magnetic[:, None], product, 0.0)
+            return self.hessian(moments)(vectors)
         return hessian_by_differences(self, moments, vectors)
+
+    def hessian(self, moments: Tensor) -> Callable[[Tensor], Tensor]:
+        """The Hessian of a differentiable `energy` as a function of vectors: energy and gradient are formed once."""
+        m = moments.detach().requires_grad_()
+        with torch.enable_grad():
+            energy = self.energy(m, self.positions, self.cell)
+            (gradient,) = torch.autograd.grad(energy.sum(), m, create_graph=True)
+
+        def product(vectors: Tensor) -> Tensor:
+            if not gradient.requires_grad:  # an energy linear in the moments
+                return torch.zeros_like(vectors)
+            (found,) = torch.autograd.grad(gradient, m, vectors, retain_graph=True, materialize_grads=True)
+            return torch.where(self.magnetic[:, None], found, 0.0)
+
+        return product
 
     def site_hessian(self, moments: Tensor) -> Tensor | None:
         """Blocks ∂²E/∂m_i ∂m_i, shape (..., N, 3, 3), eV/μB²; None where they are not at hand."""
