@@ -2,13 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/training_curves.py FOLDER --minutes 20 [--only i iv]
 
-FOLDER is that of published_square.py. Each training has these minutes; there are eleven, one after the other:
+FOLDER is that of published_square.py. Each training has these minutes; there are fourteen, one after the other:
 
     i    the ECNN of arXiv:2305.03804 on 10, 30 and 80 configurations
     ii   on 30: one weight a displacement, with and without random symmetries of the lattice, or one a shell
     iii  on 80: the reference's recipe (AdaGrad) beside ours
     iv   J = 5, and filling 0.42, with 10 configurations each: from the packaged network's weights, and afresh
     v    on 80: invariants of neighbourhoods, radius 3; its weights go to FOLDER/baseline.safetensors
+    vi   the network of Chebyshev moments, as kondo-square-published, on 10, 30 and 80 configurations
 
 Errors are those of the best weights on the validation part, by which they were chosen: choose.npz, or, in iv, five
 further configurations. Finished trainings are kept in FOLDER/curves, and one that was cut short goes on.
@@ -28,13 +29,15 @@ from ase_klm.data.sampling import sample
 from ase_klm.errors import KLMError
 from ase_klm.models import files
 from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.models.ecnn import ECNN
 from ase_klm.models.invariant import InvariantNetwork
-from ase_klm.training import Measures, Modern, Paper, Recipe, Trainer, evaluate
+from ase_klm.training import Loss, Measures, Modern, Paper, Recipe, Trainer, evaluate
 
-PARTS = ("i", "ii", "iii", "iv", "v")
+PARTS = ("i", "ii", "iii", "iv", "v", "vi")
 START = "kondo-square-ecnn"
 MODERN = Modern(learning_rate=6e-3, batch=2, clip=0.3, ema=0.998, weight_decay=1e-4)
+MOMENTS = Modern(learning_rate=2e-3, batch=2, clip=1.0, ema=0.999, weight_decay=0.1)
 OTHERS = {"J = 5": KONDO | {"J": 5.0}, "filling 0.42": KONDO | {"filling": 0.42}}
 N_TRAINING, N_VALIDATION = 10, 5  # of the other Hamiltonians
 
@@ -50,6 +53,7 @@ class Case:
     validation: list[Frame]
     model: Callable[[], LatticeNetwork] | None
     recipe: Recipe = MODERN
+    loss: Loss | None = None
     initial: str | None = None
 
 
@@ -93,6 +97,7 @@ def trained(case: Case, options: argparse.Namespace) -> tuple[Trainer, Measures]
         case.validation,
         options.folder / "curves" / f"{case.name}-{options.minutes:g}min",
         recipe=case.recipe,
+        loss=case.loss,
         minutes=options.minutes,
         initial=case.initial,
         progress=False,
@@ -133,6 +138,18 @@ def cases(options: argparse.Namespace) -> Iterator[Case]:
             choose,
             lambda: InvariantNetwork.for_atoms(atoms, (1,), radius=3),
         )
+    if "vi" in options.only:
+        for count in (10, 30, 80):
+            yield Case(
+                "vi",
+                "ChebyshevNetwork",
+                f"moments-{count}",
+                frames[:count],
+                choose,
+                lambda: ChebyshevNetwork.for_atoms(atoms, hamiltonian=KONDO, radius=9, channels=64, hidden=64),
+                MOMENTS,
+                Loss(electrons=2.0),
+            )
 
 
 def other_hamiltonians(options: argparse.Namespace) -> Iterator[Case]:
@@ -155,7 +172,7 @@ def other_hamiltonians(options: argparse.Namespace) -> Iterator[Case]:
         several = frames[:N_TRAINING], frames[N_TRAINING:]
         fine = replace(MODERN, learning_rate=options.fine_rate)
         yield Case(
-            "iv", f"{label}, from {Path(options.start).stem}", f"fine-{name}", *several, None, fine, options.start
+            "iv", f"{label}, from {Path(options.start).stem}", f"fine-{name}", *several, None, fine, None, options.start
         )
         yield Case("iv", f"{label}, afresh", f"fresh-{name}", *several, lambda: afresh(start))
 
