@@ -356,7 +356,7 @@ def test_command_line_relaxes(folder, capsys):
     ("arguments", "words"),
     [
         ("nothing.extxyz --model model.toml", "there is no such file"),
-        ("fm.cif --model model.toml", "neither a .traj"),
+        ("fm.cif --model model.toml", "cannot be read"),
         ("bare.extxyz --model model.toml", "carries no moments"),
         ("fm.extxyz --model nothing.toml", "nothing.toml cannot be read"),
         ("fm.extxyz --model nothing", "no network called 'nothing'"),
@@ -369,7 +369,7 @@ def test_command_line_relaxes(folder, capsys):
         ("fm.extxyz --model model.toml --dos 0 1 1", "no mesh"),
         ("fm.extxyz --model model.toml --fmax -1", "--fmax"),
         ("fm.extxyz --model model.toml --model other.toml --spectrum s.png", "shows one model"),
-        ("fm.extxyz --model model.toml --supercell 1 1 2", "cannot be used"),
+        ("fm.extxyz --model model.toml --supercell 1 1 2", "not periodic"),
         ("afm.extxyz --model model.toml", "unstable"),
     ],
 )
