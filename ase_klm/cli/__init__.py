@@ -1,4 +1,4 @@
-"""The command line: ``ase-klm demo``, ``magnons``, ``sample``, ``train``.
+"""The command line: ``ase-klm data``, ``demo``, ``magnons``, ``sample``, ``train``.
 
 Each verb is a module with `add_arguments` and `run`.
 """
@@ -8,10 +8,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from ase_klm.cli import demo, magnons, sample, train
+from ase_klm.cli import data, demo, magnons, sample, train
 from ase_klm.errors import KLMError
 
-VERBS = {"demo": demo, "magnons": magnons, "sample": sample, "train": train}
+VERBS = {"data": data, "demo": demo, "magnons": magnons, "sample": sample, "train": train}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

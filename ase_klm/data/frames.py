@@ -1,4 +1,4 @@
-"""One frame format, in two kinds of file that ASE, `ase gui` and OVITO open.
+"""One frame format, and its two kinds of file that ASE, `ase gui` and OVITO open.
 
 =====================  ===========================  ====================================
 quantity               ``.traj``                    ``.extxyz`` (eight decimals)
@@ -7,10 +7,12 @@ moments, μB            initial magnetic moments     column ``initial_magmoms:R:
 magnetic forces, eV/μB ``info["magnetic_forces"]``  column ``magnetic_forces:R:3``
 energy, eV; forces     ASE results                  ``energy=``, column ``forces:R:3``
 step, time             ``info``                     ``step=``, ``time=``
+which part is known    ``info["mag_forces_part"]``  ``mag_forces_part=transverse``
 =====================  ===========================  ====================================
 
 ASE drops unknown results and, in ``.traj``, unknown arrays without a word, hence this writer. Data sets of labels are
-read from and written to ``.npz`` as well; see `ase_klm.data.sets`.
+read from and written to ``.npz`` as well; see `ase_klm.data.sets`. Output of DFT codes and files of other packages are
+read by `ase_klm.data.readers`.
 """
 
 import struct
@@ -26,12 +28,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from ase_klm.data import sets
+from ase_klm.data import readers, sets
+from ase_klm.data.about import TRANSVERSE, About
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import get_magnetic_forces, get_moments
 from ase_klm.validate import Array, checked_atoms
 
-_ONE_BY_ONE = (".traj", ".extxyz", ".xyz")
+ONE_BY_ONE = (".traj", ".extxyz", ".xyz")
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
 
 
@@ -59,6 +62,11 @@ class Frame:
             return get_magnetic_forces(self.atoms)
         except KLMError:
             return None
+
+    @property
+    def transverse_only(self) -> bool:
+        """Whether only the part of the magnetic forces across the moments is known; their part along means nothing."""
+        return bool(self.atoms.info.get("mag_forces_part") == TRANSVERSE)
 
     @property
     def energy(self) -> float | None:
@@ -96,16 +104,18 @@ class Frame:
         return None if self.atoms.calc is None else self.atoms.calc.results.get(name)
 
 
-def read(path: str | Path) -> list[Frame]:
-    """All frames of a ``.traj`` or ``.extxyz`` file, or of a data set in ``.npz``.
+class Frames(list[Frame]):
+    """A list of frames that knows where they come from.
 
-    Raises
-    ------
-    KLMError
-        When the file does not exist, is of another kind, or is damaged.
+    Attributes
+    ----------
+    about : About
+        Format, which moment, sign of the magnetic forces, frames left out; ``print(frames.about)``.
     """
-    file = checked_frames_path(path)
-    return [Frame(atoms) for atoms in (sets.load(file) if file.suffix == ".npz" else _images(file))]
+
+    def __init__(self, frames: Iterable[Frame], about: About) -> None:
+        super().__init__(frames)
+        self.about = about
 
 
 def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> None:
@@ -151,7 +161,7 @@ class FrameWriter:
     """
 
     def __init__(self, path: str | Path, append: bool = False, last_step: int | None = None) -> None:
-        self.path = checked_frames_path(path, must_exist=False, endings=_ONE_BY_ONE)
+        self.path = checked_frames_path(path, must_exist=False, endings=ONE_BY_ONE)
         if append and not self.path.exists():
             warn(
                 f"{self.path} does not exist, so it starts here",
@@ -234,9 +244,16 @@ def _results_at_hand(atoms: Atoms) -> dict[str, Any]:
     return found
 
 
-def _images(path: Path) -> Iterator[Atoms]:
+def images(path: Path, kind: str | None = None) -> Iterator[Atoms]:
+    """The structures of a ``.traj`` or ``.extxyz`` file, one by one.
+
+    Raises
+    ------
+    KLMError
+        When it is damaged.
+    """
     try:
-        if path.suffix == ".traj":
+        if (kind or readers.OWN[path.suffix]) == "traj":
             with TrajectoryReader(path) as trajectory:
                 yield from trajectory
         else:
@@ -250,11 +267,11 @@ def _drop_later_frames(path: Path, last_step: int) -> None:
     """Keep the frames up to a step. The file is replaced in one go, so that a crash leaves the old one whole."""
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     if path.suffix == ".traj":
-        steps = [_step_of(atoms.info.get("step"), path) for atoms in _images(path)]
+        steps = [_step_of(atoms.info.get("step"), path) for atoms in images(path)]
         if max(steps, default=-1) <= last_step:
             return
         with TrajectoryWriter(temporary, "w") as kept:
-            for atoms, step in zip(_images(path), steps, strict=True):
+            for atoms, step in zip(images(path), steps, strict=True):
                 if step <= last_step:
                     kept.write(atoms)
     else:
@@ -307,7 +324,7 @@ def checked_path(path: Any) -> Path:
 
 
 def checked_frames_path(
-    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] = (*_ONE_BY_ONE, ".npz")
+    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] | None = (*ONE_BY_ONE, ".npz")
 ) -> Path:
     """The name of a file of frames as a `Path`.
 
@@ -317,7 +334,7 @@ def checked_frames_path(
         When it has another ending, or there is no such file to read, or no such folder to write to.
     """
     file = checked_path(path)
-    if file.suffix not in endings:
+    if endings is not None and file.suffix not in endings:
         raise KLMError(
             f"{path} is neither a .traj nor an .extxyz file" + (" nor an .npz data set" if ".npz" in endings else ""),
             "the ending of the name says how frames are stored",

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from ase_klm.calculators import KondoEDCalculator
 from ase_klm.data.configurations import KINDS, Quench, configure, quench, unknown_kind
-from ase_klm.data.frames import Frame, checked_frames_path, read, write
+from ase_klm.data.frames import Frame, checked_frames_path, write
+from ase_klm.data.reading import read
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.validate import checked_atoms, checked_number

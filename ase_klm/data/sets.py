@@ -1,20 +1,22 @@
 """Data sets of labels in one NumPy archive (``.npz``), the compact format for training networks.
 
-===============  ==========  ===================================================================================
-key              shape       meaning
-===============  ==========  ===================================================================================
-``numbers``      (N,)        atomic numbers, the same in all frames
-``cell``         (n, 3, 3)   Å
-``positions``    (n, N, 3)   Å
-``pbc``          (3,)        optional, bool; without it all directions are periodic
-``energy``       (n,)        eV
-``forces``       (n, N, 3)   optional, eV/Å
-``magmoms``      (n, N, 3)   moments, μB
-``mag_forces``   (n, N, 3)   -∂E/∂m, eV/μB
-``hamiltonian``  () or (n,)  optional text: parameters of the Hamiltonian as JSON, for all frames or one a frame
-``kind``         (n,)        optional text: how the configuration was made
-``mu``           (n,)        optional: chemical potential of the electrons, eV
-===============  ==========  ===================================================================================
+===================  ==========  ===================================================================================
+key                  shape       meaning
+===================  ==========  ===================================================================================
+``numbers``          (N,)        atomic numbers, the same in all frames
+``cell``             (n, 3, 3)   Å; (3, 3) where all frames share it
+``positions``        (n, N, 3)   Å; (N, 3) where all frames share them
+``pbc``              (3,)        optional, bool; without it all directions are periodic
+``energy``           (n,)        eV
+``forces``           (n, N, 3)   optional, eV/Å
+``magmoms``          (n, N, 3)   moments, μB
+``mag_forces``       (n, N, 3)   -∂E/∂m, eV/μB
+``mag_forces_part``  () or (n,)  optional text: "transverse" where the part along the moment is unknown
+``hamiltonian``      () or (n,)  optional text: parameters of the Hamiltonian as JSON, for all frames or one a frame
+``kind``             (n,)        optional text: how the configuration was made
+``mu``               (n,)        optional: chemical potential of the electrons, eV
+``source``           () or (n,)  optional text: where labels come from, which moment, which sign
+===================  ==========  ===================================================================================
 
 A label that a frame does not have is NaN throughout (an empty text), and None in `Frame`. Nothing is ever unpickled.
 Step and time of frames are not kept.
@@ -39,7 +41,7 @@ from ase_klm.moments import get_moments, set_moments
 from ase_klm.validate import checked_array
 
 REQUIRED = ("numbers", "cell", "positions", "energy", "magmoms", "mag_forces")
-TEXTS = ("hamiltonian", "kind")
+TEXTS = ("hamiltonian", "kind", "mag_forces_part", "source")
 
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, SyntaxError, MemoryError,
@@ -56,11 +58,13 @@ def load(path: Path) -> list[Atoms]:
         When the file is damaged, or a key is missing, of another shape, or not finite.
     """
     found = _arrays(path)
+    found = _shared(found)
     positions = checked_array(found["positions"], (None, None, 3), f"positions of {path}", "Å")
     n, n_atoms, _ = positions.shape
     numbers = _numbers(found["numbers"], n_atoms, path)
     pbc = checked_array(found.get("pbc", np.ones(3)), (3,), f"pbc of {path}").astype(bool)
     cell = checked_array(found["cell"], (n, 3, 3), f"cell of {path}", "Å")
+    _check_cell(cell, pbc, path)
     moments = checked_array(found["magmoms"], (n, n_atoms, 3), f"magmoms of {path}", "μB")
     energy = _labels(found["energy"], (n,), "energy", path)
     magnetic_forces = _labels(found["mag_forces"], (n, n_atoms, 3), "mag_forces", path)
@@ -124,7 +128,7 @@ def save(path: Path, structures: Sequence[Atoms], results: Sequence[Mapping[str,
     for name in TEXTS:
         texts = [_text(atoms.info.get(name)) for atoms in structures]
         if any(texts):
-            same = name == "hamiltonian" and len(set(texts)) == 1
+            same = name != "kind" and len(set(texts)) == 1
             arrays[name] = np.array(texts[0] if same else texts, dtype=np.str_)
     potentials = [atoms.info.get("chemical_potential", np.nan) for atoms in structures]
     if not np.isnan(potentials).all():
@@ -181,9 +185,29 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise KLMError(
             f"{path} is no data set: it has no {' and no '.join(missing)}",
             f"a data set holds {', '.join(REQUIRED)}",
-            "write it with data.write, or add what is missing; NaN stands for labels that a frame does not have",
+            "write it with data.write, or add what is missing; NaN stands for labels that a frame does not have, and "
+            "cell and positions may be given once, shapes (3, 3) and (N, 3)",
         )
     return found
+
+
+def _shared(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Cell and positions frame by frame, where the file has one for all."""
+    n = len(found["energy"]) if found["energy"].ndim else 0
+    ranks = {"cell": 2, "positions": 2}
+    shared = {name: found[name] for name, rank in ranks.items() if found[name].ndim == rank}
+    return found | {name: np.broadcast_to(values, (n, *values.shape)) for name, values in shared.items()}
+
+
+def _check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_], path: Path) -> None:
+    empty = ~cell.any(axis=2) & pbc  # (n, 3)
+    if empty.any():
+        frame, vector = np.argwhere(empty)[0].tolist()
+        raise KLMError(
+            f"cell of {path} has no vector {vector + 1} in frame {frame}",
+            "this direction is periodic (without a key pbc all are)",
+            "give the lattice vectors as rows of cell, shape (3, 3) or (n, 3, 3), or pbc = [False, False, False]",
+        )
 
 
 def _numbers(values: NDArray[Any], n_atoms: int, path: Path) -> NDArray[np.int64]:

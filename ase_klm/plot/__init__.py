@@ -6,6 +6,7 @@ Matplotlib is imported when the first picture is drawn.
 from ase_klm.plot.animation import animate
 from ase_klm.plot.bands import bands
 from ase_klm.plot.colours import spin_colours
+from ase_klm.plot.labels import labels
 from ase_klm.plot.magnons import magnon_bands
 from ase_klm.plot.ovito import write_ovito
 from ase_klm.plot.parity import parity
@@ -17,6 +18,7 @@ from ase_klm.plot.time_series import time_series
 __all__ = [
     "animate",
     "bands",
+    "labels",
     "magnon_bands",
     "parity",
     "spectrum",
