@@ -1,7 +1,13 @@
 """Spin lattices as ASE Atoms: energies, forces and magnetic forces from itinerant electrons, exchange and networks."""
 
 from ase_klm import analysis, data, lattices, plot, potentials, testing, textures, units
-from ase_klm.calculators import ECNNCalculator, ExchangeCalculator, KondoEDCalculator, SpinCalculator
+from ase_klm.calculators import (
+    ECNNCalculator,
+    ExchangeCalculator,
+    KondoEDCalculator,
+    MagNetCalculator,
+    SpinCalculator,
+)
 from ase_klm.dynamics import LLGDynamics
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons import Magnons
@@ -17,6 +23,7 @@ __all__ = [
     "KLMWarning",
     "KondoEDCalculator",
     "LLGDynamics",
+    "MagNetCalculator",
     "Magnons",
     "SpinCalculator",
     "SpinMinimizer",

@@ -19,6 +19,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
+from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
 from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.kondo import BoundKondo, Kondo
@@ -328,6 +329,42 @@ class ECNNCalculator(_ParametrisedCalculator):
         if len(changed.keys() & {"filling", "mu"}) == 1:
             changed = {"filling": None, "mu": None} | changed
         return Network(network, changed or None, dtype=dtype, compile=compiled) + Zeeman(field)
+
+
+class MagNetCalculator(_ParametrisedCalculator):
+    """A trained network of atoms and moments: energy, forces, stress and magnetic forces of any structure.
+
+    The network's card (``models.card``) says for which species it was trained, and how large its errors are. Moments
+    are variables like positions: set them on every magnetic atom, with their length in μB.
+
+    Parameters
+    ----------
+    model : str, Path or AtomicNetwork
+        A packaged name, a file of `ase-klm train`, or a network such as `models.MagNet`.
+    device : str
+        "cpu" or "cuda".
+    dtype : str
+        "float32" or "float64".
+    compile : bool
+        Compile the network with `torch.compile` at the first evaluation. It needs a C++ compiler.
+    field : array_like
+        eV/μB, shape (3,), or (N, 3) for each site.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        device: str = "cpu",
+        dtype: str = "float32",
+        compile: bool = False,  # noqa: A002, the name that torch gives it
+        field: Any = (0.0, 0.0, 0.0),
+    ) -> None:
+        super().__init__(device=device, model=model, dtype=dtype, compile=compile, field=field)
+
+    @staticmethod
+    def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
+        network = Atomistic(load(parameters["model"]), parameters["dtype"], parameters["compile"])
+        return network + Zeeman(field)
 
 
 class ExchangeCalculator(_ParametrisedCalculator):

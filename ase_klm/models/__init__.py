@@ -4,7 +4,17 @@ from typing import Any
 
 from ase_klm.models.files import ARCHITECTURES, architecture, available, card, load, save
 
-__all__ = ["ECNN", "ChebyshevNetwork", "InvariantNetwork", "available", "card", "load", "save"]
+__all__ = [
+    "ECNN",
+    "ChebyshevNetwork",
+    "InvariantNetwork",
+    "MagNet",
+    "PublishedMagNet",
+    "available",
+    "card",
+    "load",
+    "save",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,24 +20,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
 from ase_klm.nn.lattice import LatticeStars, Star
 
 FORMAT = "ase_klm network 1"
 SUFFIX = ".safetensors"
 UNITS = {"energy": "eV", "moments": "μB", "magnetic_forces": "eV/μB"}
+ATOMIC_UNITS = UNITS | {"positions": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
 
-ARCHITECTURES: dict[str, str | type[LatticeNetwork]] = {
+AnyNetwork = LatticeNetwork | AtomicNetwork
+
+ARCHITECTURES: dict[str, str | type[Any]] = {
     "ECNN": "ase_klm.models.ecnn",
     "ChebyshevNetwork": "ase_klm.models.chebyshev",
     "InvariantNetwork": "ase_klm.models.invariant",
+    "MagNet": "ase_klm.models.magnet",
+    "PublishedMagNet": "ase_klm.models.magnet_published",
 }
 """Networks by the names of their classes: the class, or the module to import when it is asked for."""
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
-Network = TypeVar("Network", bound=type[LatticeNetwork])
+Network = TypeVar("Network", bound=type[AnyNetwork])
 
 
 def register(network: Network) -> Network:
@@ -46,7 +52,7 @@ def register(network: Network) -> Network:
     return network
 
 
-def architecture(name: str) -> type[LatticeNetwork]:
+def architecture(name: str) -> type[Any]:
     """The class of a network by its name.
 
     Raises
@@ -78,14 +84,14 @@ def available() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
 
 
-def save(path: str | Path, model: LatticeNetwork, card: Mapping[str, Any] | None = None) -> None:
+def save(path: str | Path, model: AnyNetwork, card: Mapping[str, Any] | None = None) -> None:
     """Write a network.
 
     Parameters
     ----------
     path : str or Path
         Ends in ``.safetensors``; an existing file is replaced.
-    model : LatticeNetwork
+    model : LatticeNetwork or AtomicNetwork
         Its class must be known by `register`.
     card : mapping, optional
         What else the card says, JSON: `training`, `errors` on data held apart, `hamiltonian`.
@@ -105,9 +111,8 @@ def save(path: str | Path, model: LatticeNetwork, card: Mapping[str, Any] | None
     full = dict(card or {}) | {
         "architecture": name,
         "hyperparameters": model.hyperparameters,
-        "lattice": asdict(model.lattice),
-        "dtype": str(model.energy_shift.dtype).removeprefix("torch."),
-        "units": UNITS,
+        **_home(model),
+        "dtype": str(next(t.dtype for t in tensors.values() if t.is_floating_point())).removeprefix("torch."),
         "version": __version__,
         "sha256": _checksum(tensors),
     }
@@ -118,12 +123,12 @@ def save(path: str | Path, model: LatticeNetwork, card: Mapping[str, Any] | None
     write_tensors(file, tensors, {"format": FORMAT, "card": text})
 
 
-def load(model: str | Path | LatticeNetwork) -> LatticeNetwork:
+def load(model: str | Path | AnyNetwork) -> Any:
     """A network from a file of weights, or a packaged one by its name; a network is returned as it is.
 
     Parameters
     ----------
-    model : str, Path, or LatticeNetwork
+    model : str, Path, LatticeNetwork or AtomicNetwork
         ``"kondo-square"`` (see `available`), or a path that ends in ``.safetensors``.
 
     Raises
@@ -132,15 +137,15 @@ def load(model: str | Path | LatticeNetwork) -> LatticeNetwork:
         When there is no such file, it is damaged or of another kind, its architecture is unknown, or weights are
         missing.
     """
-    if isinstance(model, LatticeNetwork):
+    if isinstance(model, AnyNetwork):
         return model
     path = _path(model)
     tensors, found = _read(path)
     network = architecture(found["architecture"])
     try:
-        lattice = lattice_from_json(found["lattice"])
+        places = [lattice_from_json(found["lattice"])] if issubclass(network, LatticeNetwork) else []
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and the user's random numbers stay
-            built = network(lattice, **found["hyperparameters"]).to(_DTYPES[found["dtype"]])
+            built = network(*places, **found["hyperparameters"]).to(_DTYPES[found["dtype"]])
         built.load_state_dict(tensors)
     except KLMError:
         raise
@@ -155,7 +160,8 @@ def load(model: str | Path | LatticeNetwork) -> LatticeNetwork:
 
 
 def card(model: str | Path) -> dict[str, Any]:
-    """What a file of weights says of itself: architecture, lattice, units, training, errors, version, Hamiltonian.
+    """What a file of weights says of itself: architecture, units, training, errors, version; lattice and Hamiltonian,
+    or species and cutoff.
 
     Raises
     ------
@@ -163,6 +169,13 @@ def card(model: str | Path) -> dict[str, Any]:
         As `load`.
     """
     return _read(_path(model))[1]
+
+
+def _home(model: AnyNetwork) -> dict[str, Any]:
+    """What the card says of the structures that a network is for."""
+    if isinstance(model, LatticeNetwork):
+        return {"lattice": asdict(model.lattice), "units": UNITS}
+    return {"species": list(model.species), "cutoff": model.cutoff, "units": ATOMIC_UNITS}
 
 
 def lattice_from_json(table: Mapping[str, Any]) -> LatticeStars:
@@ -215,7 +228,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         found = json.loads(metadata["card"])
         if found["sha256"] != _checksum(tensors):
             raise ValueError("its checksum is wrong: weights were changed or damaged")
-        _ = found["architecture"], found["hyperparameters"], found["lattice"], found["dtype"]
+        _ = found["architecture"], found["hyperparameters"], found["dtype"]
     except _UNREADABLE as error:
         raise KLMError(
             f"{path} cannot be read as a network of this package",
@@ -229,7 +242,7 @@ def _path(model: Any) -> Path:
     if not isinstance(model, str | Path) or "\0" in str(model):
         raise KLMError(
             f"{type(model).__name__} is no network",
-            "a name, a file or a LatticeNetwork is needed",
+            "a name, a file or a network of ase_klm.models is needed",
             f"the names are {', '.join(available()) or 'none so far'}",
         )
     if str(model).endswith(SUFFIX):

@@ -1,6 +1,7 @@
 """One file a physical term of the energy; terms add up with ``+``."""
 
 from ase_klm.potentials.anisotropy import UniaxialAnisotropy
+from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Sum
 from ase_klm.potentials.exchange import Exchange
 from ase_klm.potentials.foreign import Foreign, potential_of
@@ -9,6 +10,7 @@ from ase_klm.potentials.network import Network
 from ase_klm.potentials.zeeman import Zeeman
 
 __all__ = [
+    "Atomistic",
     "BoundPotential",
     "Evaluation",
     "Exchange",

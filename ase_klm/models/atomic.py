@@ -1,0 +1,196 @@
+"""What networks of atoms and moments share: an energy of positions and moments, a sum over sites."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+from torch import Tensor, nn
+
+from ase_klm.errors import KLMError
+from ase_klm.nn.atomic_graph import AtomicGraph
+from ase_klm.validate import checked_number
+
+SMALLEST_SPREAD = 0.05
+"""Squares of moments are told apart in units of their spread in training, relative to their mean; at least this."""
+
+
+class AtomicNetwork(nn.Module, ABC):
+    """An energy of atoms and moments, E = Σ_i (shift of the species + scale · term_i).
+
+    It is rebuilt from its `hyperparameters`, which include species and cutoff, and a state dictionary.
+
+    Parameters
+    ----------
+    species : sequence of str
+        Chemical symbols.
+    cutoff : float
+        Å; atoms farther apart do not see each other directly.
+    """
+
+    energy_shifts: Tensor
+    energy_scale: Tensor
+    moment_scales: Tensor
+    moment_spreads: Tensor
+    longest_moments: Tensor
+    nearest: Tensor
+    neighbour_number: Tensor
+
+    def __init__(self, species: Sequence[str], cutoff: float) -> None:
+        super().__init__()
+        self.species, self.cutoff = _checked_species(species), float(cutoff)
+        checked_number(cutoff, "cutoff", "Å", above=0)
+        n = len(self.species)
+        self.register_buffer("energy_shifts", torch.zeros(n))  # eV
+        self.register_buffer("energy_scale", torch.ones(()))  # eV
+        self.register_buffer("moment_scales", torch.ones(n))  # μB, root mean square of each species
+        self.register_buffer("moment_spreads", torch.ones(n))  # of the squared length, in units of the mean square
+        self.register_buffer("longest_moments", torch.full((n,), torch.inf))  # μB, in training; 0: not magnetic there
+        self.register_buffer("nearest", torch.zeros(n, n))  # Å, shortest distance of each pair in training
+        self.register_buffer("neighbour_number", torch.full((), 50.0))
+
+    @classmethod
+    def seeded(cls, seed: int, *args: Any, **hyperparameters: Any) -> Any:
+        """A network with random weights from a seed; torch's own random numbers stay as they are."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return cls(*args, **hyperparameters)
+
+    @property
+    @abstractmethod
+    def hyperparameters(self) -> dict[str, Any]:
+        """Arguments that rebuild the network; plain numbers, strings and lists."""
+
+    @property
+    @abstractmethod
+    def reach(self) -> int:
+        """Number of cutoffs over which the energy of a site depends on others."""
+
+    @property
+    def n_weights(self) -> int:
+        """Number of trained weights."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.energy_scale.dtype
+
+    def graph(self, structures: Sequence[Atoms]) -> AtomicGraph:
+        """The graph of structures, on the device of the weights."""
+        return AtomicGraph.of(structures, self.cutoff, self.species).to(self.energy_scale.device)
+
+    @abstractmethod
+    def site_terms(self, graph: AtomicGraph, vectors: Tensor, moments: Tensor) -> Tensor:
+        """Site energies in units of `energy_scale`, shape (N,), without the shifts.
+
+        Parameters
+        ----------
+        graph : AtomicGraph
+            N atoms, E edges, some of which may be longer than the cutoff.
+        vectors : Tensor
+            Å, shape (E, 3).
+        moments : Tensor
+            In units of `moment_scales`, shape (N, 3).
+        """
+
+    def terms(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+        """Site energies in units of `energy_scale`, without the shifts, of the arguments of `site_energies`."""
+        vectors = graph.vectors(positions, cells).to(self.dtype)  # differences in the precision of the positions
+        scaled = moments.to(self.dtype) / self.moment_scales[graph.species, None]
+        return self.site_terms(graph, vectors, scaled)
+
+    def site_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+        """Site energies, eV, shape (N,), differentiable in all but the graph.
+
+        Parameters
+        ----------
+        graph : AtomicGraph
+            With the bonds up to `cutoff`, or more.
+        positions, moments : Tensor
+            Å and μB, shape (N, 3).
+        cells : Tensor
+            Å, shape (S, 3, 3).
+        """
+        return self.energy_shifts[graph.species] + self.energy_scale * self.terms(graph, positions, cells, moments)
+
+    def total_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+        """Energies of the structures, eV, shape (S,), summed in float64."""
+        terms = self.energy_scale.double() * self.terms(graph, positions, cells, moments).double()
+        return graph.sums(terms + self.energy_shifts.double()[graph.species])
+
+    def forward(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+        return self.total_energies(graph, positions, cells, moments)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        graph: AtomicGraph,
+        positions: Tensor,
+        cells: Tensor,
+        moments: Tensor,
+        energies: Tensor,
+        forces: Tensor | None = None,
+        magnetic_forces: Tensor | None = None,
+    ) -> None:
+        """Set what depends on the training set and is not trained. Labels that are missing are NaN.
+
+        The shifts are a least-squares fit of the energies by composition. The scale is the root mean square of the
+        forces (over 1 Å), else of the magnetic forces (over 1 μB), else the spread of energies around the shifts.
+
+        Parameters
+        ----------
+        graph, positions, cells, moments
+            The training set, as for `site_energies`.
+        energies : Tensor
+            eV, shape (S,).
+        forces, magnetic_forces : Tensor, optional
+            eV/Å and eV/μB, shape (N, 3).
+        """
+        n = len(self.species)
+        kinds = torch.nn.functional.one_hot(graph.species, n).double()
+        composition = kinds.new_zeros(graph.n_structures, n).index_add(0, graph.structure, kinds)
+        known = energies.isfinite()
+        rest = energies.new_zeros(0)
+        if bool(known.any()):
+            counts, labels = composition[known], energies[known].double()
+            shifts = torch.linalg.pinv(counts) @ labels
+            self.energy_shifts.copy_(shifts)
+            rest = labels - counts @ shifts
+        for values in (forces, magnetic_forces, rest):
+            finite = values[values.isfinite()] if values is not None else rest[:0]
+            size = float(finite[finite != 0].double().square().mean().sqrt()) if bool((finite != 0).any()) else 0.0
+            if size > 1e-9:
+                self.energy_scale.fill_(size)
+                break
+        lengths = moments.double().norm(dim=-1)
+        vectors = graph.vectors(positions, cells)
+        distances = vectors.norm(dim=-1)
+        self.neighbour_number.fill_(max(float((distances < self.cutoff).sum()) / len(graph), 1.0))
+        for kind in range(n):
+            own = lengths[graph.species == kind]
+            magnetic = own[own > 0]
+            if len(own):
+                self.longest_moments[kind] = float(own.max())
+            if len(magnetic):
+                scale = float(magnetic.square().mean().sqrt())
+                self.moment_scales[kind] = scale
+                spread = float(((magnetic / scale) ** 2).std(correction=0))
+                self.moment_spreads[kind] = max(spread, SMALLEST_SPREAD)
+        pairs = graph.species[graph.i] * n + graph.species[graph.j]
+        shortest = distances.new_full((n * n,), self.cutoff).scatter_reduce(0, pairs, distances, "amin")
+        self.nearest.copy_(shortest.view(n, n))
+
+
+def _checked_species(species: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(species) if not isinstance(species, str) else (species,)
+    wrong = [symbol for symbol in found if symbol not in atomic_numbers]
+    if wrong or not found or len(set(found)) < len(found):
+        raise KLMError(
+            f"species = {species!r} cannot be used",
+            f"{wrong[0]!r} is no chemical symbol" if wrong else "each species is named once, and there is at least one",
+            'e.g. species=("Ni", "O")',
+        )
+    return found
