@@ -6,18 +6,29 @@ A configuration:
     files = ["train.npz"]           # beside the configuration; .npz, .traj, .extxyz
     validation = 0.1                # a number of frames, a fraction, or files: ["validation.npz"]
 
-    [model]
+    [model]                         # of spins on a lattice
     architecture = "ECNN"           # or, to fine-tune: start = "kondo-square"
     shells = [1, 2]
     irreps = "8x0e + 8x1o + 8x2e"   # hyperparameters of the architecture; a Hamiltonian is taken from the frames
 
-    [loss]                          # all of it optional
+    [model]                         # or of atoms and moments
+    architecture = "MagNet"
+    cutoff = 5.0                    # Å; species are taken from the frames
+    spin_orbit = false
+
+    [loss]                          # all of it optional; of spins:
     energy = 1.0
     field = 1.0
     transverse = 1.0
 
+    [loss]                          # of atoms and moments
+    energy = 1.0                    # in units of (3e-4 eV/atom)⁻²
+    forces = 1.0                    # (1e-2 eV/Å)⁻²
+    magnetic_forces = 1.0           # (5e-3 eV/μB)⁻²
+    transverse = 1.0                # the same, once more for the part across the moment
+
     [recipe]                        # all of it optional
-    name = "modern"                 # or "paper"; the other keys override its numbers
+    name = "modern"                 # "plateau-adam" or "paper"; the other keys override its numbers
     learning_rate = 3e-3
 
     [run]
@@ -36,15 +47,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ase.data import chemical_symbols
 
 from ase_klm import data
 from ase_klm.cli.configuration import check_keys, did_you_mean, read_toml, section_of
 from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models import files
-from ase_klm.models.base import LatticeNetwork
-from ase_klm.training import RECIPES, Loss, Recipe, Trainer, split
-from ase_klm.training.start import common_hamiltonian
+from ase_klm.models.atomic import AtomicNetwork
+from ase_klm.models.files import AnyNetwork
+from ase_klm.training import RECIPES, Recipe, Trainer, split
+from ase_klm.training.dataset import common_hamiltonian
+from ase_klm.training.start import problem_type
 from ase_klm.validate import checked_number
 
 SECTIONS = ("data", "model", "loss", "recipe", "run")
@@ -62,10 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train, and print the errors on the validation part."""
     trainer = trainer_from(options.configuration, progress=not options.quiet)
-    model, counts = (
-        trainer.model,
-        [sum(len(one.group) for one in part) for part in (trainer.training, trainer.validation)],
-    )
+    model, counts = trainer.model, (sum(trainer.problem.counts), trainer.problem.n_validation)
     print(
         f"{type(model).__name__} with {model.n_weights} weights; {counts[0]} frames to train, {counts[1]} to validate"
     )
@@ -75,10 +86,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"\ninterrupted; the same command continues from the checkpoint in {trainer.directory}")
         raise SystemExit(130) from None
     print(f"errors of {trainer.best_path} on the validation part:")
-    print(f"  energy       {found.energy:.3e} eV/site")
-    print(f"  field        {found.field:.3e} eV/μB")
-    print(f"  torque       {found.torque:.3e} eV/μB")
-    print(f"  correlation  {found.correlation:.5f}")
+    print(found.report)
 
 
 def trainer_from(path: Path, progress: bool = True) -> Trainer:
@@ -97,9 +105,11 @@ def trainer_from(path: Path, progress: bool = True) -> Trainer:
     settings["directory"] = path.parent / _text(settings, "directory", "[run]", "my-network")
     settings.setdefault("seed", 0)
     checked_number(settings["seed"], "seed of [run]", minimum=0)
-    loss, recipe = _dataclass(Loss, sections["loss"], "[loss]"), _recipe(sections["recipe"])
+    recipe = _recipe(sections["recipe"])
     training, validation = _frames(sections["data"], path.parent, int(settings["seed"]))
     model, initial = _model(sections["model"], training, path.parent, int(settings["seed"]))
+    kind = problem_type(files.load(initial or "") if model is None else model)
+    loss = _dataclass(kind.loss_type, sections["loss"], "[loss]")
     return Trainer(
         model, training, validation, recipe=recipe, loss=loss, initial=initial, progress=progress, **settings
     )
@@ -125,26 +135,27 @@ def _read(names: Any, folder: Path) -> list[Frame]:
 
 def _model(
     section: dict[str, Any], frames: list[Frame], folder: Path, seed: int
-) -> tuple[LatticeNetwork | None, str | Path | None]:
+) -> tuple[AnyNetwork | None, str | Path | None]:
     """A network with random weights, or where the weights to start from are."""
     if "start" in section:
         check_keys(section, ("start",), "[model] with a start")
         start = _text(section, "start", "[model]", "kondo-square")
         return None, folder / start if start.endswith(files.SUFFIX) else start
     network = files.architecture(_text(section, "architecture", "[model]", "ECNN"))
+    atomic = issubclass(network, AtomicNetwork)
     known = [name for name in inspect.signature(network).parameters if name != "lattice"]
-    check_keys(section, ("architecture", "shells", "dtype", "start", *known), f"[model] {network.__name__}")
-    hyperparameters = {name: section[name] for name in known if name in section}
+    own = () if atomic else ("shells",)
+    check_keys(section, ("architecture", *own, "dtype", "start", *known), f"[model] {network.__name__}")
+    hyperparameters = {name: section[name] for name in (*known, *own) if name in section}
     dtype = section.get("dtype", "float32")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise KLMError(f"dtype = {dtype!r} of [model] is unknown", f"there are {' and '.join(DTYPES)}", "leave it out")
-    if "shells" in section:
-        hyperparameters["shells"] = section["shells"]
-    hamiltonian = common_hamiltonian([frame.hamiltonian for frame in frames])
-    if "hamiltonian" in known and hamiltonian is not None:
-        hyperparameters.setdefault("hamiltonian", hamiltonian)
+    defaults = _of_atoms(frames) if atomic else _of_lattice(frames)
+    arguments = {name: value for name, value in defaults.items() if name in known} | hyperparameters
     try:
-        model = network.for_atoms(frames[0].atoms, seed=seed, **hyperparameters)
+        model: AnyNetwork = (
+            network.seeded(seed, **arguments) if atomic else network.for_atoms(frames[0].atoms, seed=seed, **arguments)
+        )
     except KLMError:
         raise
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
@@ -152,6 +163,18 @@ def _model(
             f"{network.__name__} cannot be made of [model]", f"{error}", f"it takes {', '.join(known)}"
         ) from None
     return model.to(DTYPES[dtype]), None
+
+
+def _of_lattice(frames: list[Frame]) -> dict[str, Any]:
+    """What a network of spins takes from its frames: the Hamiltonian that all of them share."""
+    hamiltonian = common_hamiltonian([frame.hamiltonian for frame in frames])
+    return {} if hamiltonian is None else {"hamiltonian": hamiltonian}
+
+
+def _of_atoms(frames: list[Frame]) -> dict[str, Any]:
+    """What a network of atoms takes from its frames: their species, by atomic number."""
+    numbers = sorted({int(number) for frame in frames for number in frame.atoms.numbers})
+    return {"species": [chemical_symbols[number] for number in numbers]}
 
 
 def _recipe(section: dict[str, Any]) -> Recipe:

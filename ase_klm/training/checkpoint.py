@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
 from ase_klm.models.files import read_tensors, write_tensors
+from ase_klm.training.averages import Averages
 
 FORMAT = "ase_klm training 1"
 
@@ -31,7 +32,7 @@ class Progress:
     halvings, lowest, waited : int, float, int
         Of the learning rate; smallest validation loss; epochs since.
     best : float
-        Smallest validation error (torque + field) so far.
+        Smallest score so far; see `problem.Validation`.
     history : list of dict
         Rows of ``curves.csv``.
     """
@@ -84,14 +85,18 @@ def load(path: Path, configuration: dict[str, Any]) -> tuple[Progress, dict[str,
     return progress, tensors
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of an optimizer as named tensors."""
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer/{number}/{name}": value for number, row in state.items() for name, value in row.items()}
+def tensors_of(model: nn.Module, averages: Averages, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of all three as named tensors."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()} | averages.tensors()
+    for number, row in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{name}": value for name, value in row.items()}
+    return tensors
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The reverse of `optimizer_tensors`."""
+def restore(tensors: dict[str, Tensor], model: nn.Module, averages: Averages, optimizer: torch.optim.Optimizer) -> None:
+    """The reverse of `tensors_of`."""
+    model.load_state_dict({key.removeprefix("model/"): t for key, t in tensors.items() if key.startswith("model/")})
+    averages.restore(tensors)
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):

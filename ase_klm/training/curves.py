@@ -1,31 +1,28 @@
 """Learning curves: ``curves.csv`` and ``curves.png``."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ase_klm.errors import KLMError
+from ase_klm.training.atomic_loss import AtomicMeasures
+from ase_klm.training.loss import Measures
+from ase_klm.training.quality import Quality
 
-COLUMNS = (
-    "epoch",
-    "step",
-    "minutes",
-    "learning_rate",
-    "training_loss",
-    "validation_energy",
-    "validation_field",
-    "validation_torque",
-    "validation_correlation",
-)
+COLUMNS = ("epoch", "step", "minutes", "learning_rate", "training_loss")
+"""What every training has; errors on the validation part follow."""
+
+KINDS: tuple[type[Quality], ...] = (Measures, AtomicMeasures)
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write ``curves.csv``; one row a validation. Energies are in eV a site, fields and torques in eV/μB."""
+    """Write ``curves.csv``; one row a validation. Units are those of the `Measures` or `AtomicMeasures`, all in eV."""
     temporary = folder / ".curves.csv.tmp"
     try:
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
         temporary.replace(folder / "curves.csv")
@@ -43,13 +40,24 @@ def read(path: str | Path) -> list[dict[str, float]]:
     """
     try:
         with Path(path).open(newline="") as file:
-            return [{name: float(row[name]) for name in COLUMNS} for row in csv.DictReader(file)]
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        for row in rows:
+            _kind([row])
+        return rows
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KLMError(
             f"{path} cannot be read as learning curves",
             f"{type(error).__name__}: {error}",
             "give the curves.csv of a training",
         ) from None
+
+
+def _kind(rows: Sequence[Mapping[str, float]]) -> type[Quality]:
+    """The errors that rows tell of, known by their columns."""
+    for kind in KINDS:
+        if {*COLUMNS, *kind.columns()} <= rows[0].keys():
+            return kind
+    raise KeyError("columns are missing")
 
 
 def draw(rows: Sequence[Mapping[str, float]]) -> Any:
@@ -61,21 +69,29 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.0, 4.6), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
+    kind = _kind(rows)
+    height = 4.6 + 1.8 * (len(kind.panels) - 1)
+    figure = Figure(figsize=(5.0, height), layout="constrained")
+    above, *below = figure.subplots(1 + len(kind.panels), 1, sharex=True)
     epochs = [row["epoch"] for row in rows]
     above.plot(epochs, [row["training_loss"] for row in rows], color="0.15", lw=1.2)
-    above.set_ylabel("training loss (eV²)")
-    for name, label in (("field", "field"), ("torque", "torque")):
-        below.plot(epochs, [row[f"validation_{name}"] for row in rows], lw=1.2, label=label)
-    below.set_ylabel("validation RMSE (eV/μ$_\\mathrm{B}$)")
-    below.set_xlabel("epoch")
-    below.legend(frameon=False)
-    for panel in (above, below):
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.align_ylabels([above, below])
+    above.set_ylabel(kind.loss_label)
+    for panel, ax in zip(kind.panels, below, strict=True):
+        for name in panel.names:
+            values = [panel.factor * row[f"validation_{name}"] for row in rows]
+            if not all(map(math.isnan, values)):  # as where no frame has such labels
+                ax.plot(epochs, values, lw=1.2, label=name.replace("_", " "))
+        ax.set_ylabel(panel.label)
+    below[-1].set_xlabel("epoch")
+    for ax in (above, *below):
+        ax.set_xscale("log")
+        if ax.lines:
+            ax.set_yscale("log")
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in below:
+        if ax.lines:
+            ax.legend(frameon=False)
+    figure.align_ylabels([above, *below])
     return figure
 
 

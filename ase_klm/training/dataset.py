@@ -1,4 +1,4 @@
-"""Labelled configurations as tensors, grouped by lattice, and changes that leave their energy as it is."""
+"""Labelled configurations of spins as tensors, grouped by lattice, and changes that leave their energy as it is."""
 
 import hashlib
 import json
@@ -31,10 +31,13 @@ class Group(Labels):
         The lattice.
     hamiltonian : dict or None
         Its parameters without the field, where the frames carry them.
+    frames : tuple of int
+        Where the configurations come from, by number.
     """
 
     atoms: Atoms
     hamiltonian: dict[str, Any] | None = None
+    frames: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.energies)
@@ -74,7 +77,7 @@ def grouped(frames: Sequence[Frame], dtype: torch.dtype = torch.float32) -> list
     KLMError
         When a frame has no energy or magnetic forces, or its moments are not unit vectors.
     """
-    lattices: dict[bytes, list[tuple[dict[str, Any], Frame, Array, float, Array]]] = {}
+    lattices: dict[bytes, list[tuple[dict[str, Any], Frame, Array, float, Array, int]]] = {}
     for number, frame in enumerate(frames):
         moments, fields, energy = frame.moments, frame.magnetic_forces, frame.energy
         missing = "magnetic forces" if fields is None else "energy"
@@ -92,7 +95,7 @@ def grouped(frames: Sequence[Frame], dtype: torch.dtype = torch.float32) -> list
             )
         hamiltonian = dict(frame.hamiltonian or {})
         zeeman = _field(hamiltonian.pop("field", None), moments.shape, number)
-        row = (hamiltonian, frame, moments, energy + float((zeeman * moments).sum()), fields - zeeman)
+        row = (hamiltonian, frame, moments, energy + float((zeeman * moments).sum()), fields - zeeman, number)
         atoms = frame.atoms
         parts = (atoms.numbers, atoms.cell.array.round(6) + 0.0, atoms.positions.round(6) + 0.0, atoms.pbc)
         key = b"|".join([json.dumps(hamiltonian, sort_keys=True).encode(), *(part.tobytes() for part in parts)])
@@ -108,6 +111,7 @@ def grouped(frames: Sequence[Frame], dtype: torch.dtype = torch.float32) -> list
                 energies=torch.tensor([row[3] for row in rows], dtype=torch.float64),
                 chemical_potentials=None if None in potentials else torch.tensor(potentials, dtype=torch.float64),
                 hamiltonian=rows[0][0] or None,
+                frames=tuple(row[5] for row in rows),
             )
         )
     return groups
@@ -123,6 +127,20 @@ def _field(field: Any, shape: tuple[int, ...], number: int) -> Array:
             "its Zeeman energy is taken off the labels",
             f"it must be three numbers in eV/μB, or {shape[0]} times three",
         ) from None
+
+
+def common_hamiltonian(hamiltonians: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """What the Hamiltonians of all frames agree on; None when that is nothing.
+
+    The field and the k-mesh are no parameters of a network.
+    """
+    first, *others = [one or {} for one in hamiltonians] or [{}]
+    found = {
+        key: value
+        for key, value in first.items()
+        if key not in ("field", "kpts") and all(one.get(key) == value for one in others)
+    }
+    return found or None
 
 
 def split(frames: Sequence[Frame], validation: float, seed: int = 0) -> tuple[list[Frame], list[Frame]]:

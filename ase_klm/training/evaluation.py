@@ -1,15 +1,18 @@
-"""Energies and magnetic forces of a network on labelled configurations."""
+"""What a network says of labelled configurations, and how far off it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from ase_klm.data.frames import Frame
+from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
 from ase_klm.nn.symmetry import site_permutations
+from ase_klm.training.atomic import predict_structures
+from ase_klm.training.atomic_loss import AtomicMeasures, AtomicValues, atomic_measures
 from ase_klm.training.dataset import Group, checked_frames, grouped, prepared
 from ase_klm.training.loss import Measures, Values, measures
 
@@ -106,20 +109,37 @@ def predicted_by(model: LatticeNetwork, loaded: Sequence[Loaded]) -> Values:
     return Values.joined(values)
 
 
-def predict(model: LatticeNetwork, frames: Sequence[Frame]) -> tuple[Values, Values]:
-    """Prediction of a network for labelled frames, and their labels, both in the order of lattices, then of frames.
+@overload
+def predict(model: LatticeNetwork, frames: Sequence[Frame]) -> tuple[Values, Values]: ...
+@overload
+def predict(model: AtomicNetwork, frames: Sequence[Frame]) -> tuple[AtomicValues, AtomicValues]: ...
+def predict(model: Any, frames: Sequence[Frame]) -> tuple[Any, Any]:
+    """Prediction of a network for labelled frames, and their labels.
+
+    Both are in the order of the frames; for networks of spins in the order of lattices, then of frames.
+
+    Returns
+    -------
+    tuple of Values or AtomicValues
+        Labels that a frame lacks are NaN in the latter.
 
     Raises
     ------
     KLMError
-        When there are no frames, they lack labels, or their lattice is not the network's.
+        When there are no frames, they lack labels, or their lattice or species are not the network's.
     """
     known = checked_frames(frames, "evaluated")
+    if isinstance(model, AtomicNetwork):
+        return predict_structures(model, known)
     loaded = [Loaded.of(model, group) for group in grouped(known, model.energy_shift.dtype)]
     return predicted_by(model, loaded), labels_of(loaded)
 
 
-def evaluate(model: LatticeNetwork, frames: Sequence[Frame]) -> Measures:
+@overload
+def evaluate(model: LatticeNetwork, frames: Sequence[Frame]) -> Measures: ...
+@overload
+def evaluate(model: AtomicNetwork, frames: Sequence[Frame]) -> AtomicMeasures: ...
+def evaluate(model: Any, frames: Sequence[Frame]) -> Any:
     """Errors of a network on labelled frames.
 
     Raises
@@ -127,4 +147,6 @@ def evaluate(model: LatticeNetwork, frames: Sequence[Frame]) -> Measures:
     KLMError
         As `predict`.
     """
+    if isinstance(model, AtomicNetwork):
+        return atomic_measures(*predict(model, frames))
     return measures(*predict(model, frames))

@@ -1,12 +1,15 @@
-"""What is minimised in training, and the four numbers that say how good a network is."""
+"""What is minimised in training networks of spins, and the four numbers that say how good they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.training.quality import Panel, Quality
 from ase_klm.validate import checked_number
 from ase_klm.vectors import directions, transverse
 
@@ -80,8 +83,8 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Measures:
-    """Errors of a network on labelled configurations.
+class Measures(Quality):
+    """Errors of a network of spins on labelled configurations.
 
     Attributes
     ----------
@@ -99,6 +102,11 @@ class Measures:
     field: float
     torque: float
     correlation: float
+
+    units: ClassVar = MappingProxyType({"energy": "eV/site", "field": "eV/μB", "torque": "eV/μB", "correlation": ""})
+    note: ClassVar = "energy eV/site, field and torque eV/μB a component, root mean square"
+    loss_label: ClassVar = "training loss (eV²)"
+    panels: ClassVar = (Panel("validation RMSE (eV/μ$_\\mathrm{B}$)", ("field", "torque")),)
 
     def __str__(self) -> str:
         return (

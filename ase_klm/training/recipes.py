@@ -28,10 +28,12 @@ class Recipe(ABC):
     ema : float
         Decay a step of the running average of the weights, which is what is validated and kept; 0 for no average.
     spin_rotations : bool
-        Whether each configuration is turned at random; of no use to networks that are equivariant by construction.
+        Whether the spins of each configuration are turned at random, atoms staying where they are; for Hamiltonians
+        without spin-orbit coupling, and of no use to networks that know this by construction.
     lattice_symmetries : bool
-        Whether each configuration is moved by a random symmetry of its lattice; for Hamiltonians that have it.
-        Networks that keep what they once prepared for a configuration get it as it is, without either.
+        Whether each configuration is moved by a random symmetry of its lattice; for Hamiltonians that have it, and of
+        no effect on networks of atoms. Networks that keep what they once prepared for a configuration get it as it
+        is, without either.
     """
 
     learning_rate: float
@@ -92,10 +94,7 @@ class Modern(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.betas, tuple) or len(self.betas) != 2:
-            raise KLMError(f"recipe.betas = {self.betas!r} cannot be used", "they are two numbers", "e.g. (0.9, 0.99)")
-        for beta in self.betas:
-            _below_one(beta, "betas")
+        _check_betas(self.betas)
         checked_number(self.weight_decay, "recipe.weight_decay", minimum=0.0)
         checked_number(self.warmup, "recipe.warmup", minimum=0)
 
@@ -138,12 +137,50 @@ class Paper(Recipe):
         return self.patience
 
 
-RECIPES: dict[str, type[Recipe]] = {"modern": Modern, "paper": Paper}
+@dataclass(frozen=True, kw_only=True)
+class PlateauAdam(Recipe):
+    """Adam, the learning rate halved on plateaus of the validation loss.
+
+    As for MagNet in Z. Yuan et al., Quantum Frontiers 3, 8 (2024), arXiv:2402.04864.
+
+    Attributes
+    ----------
+    betas : tuple of float
+        Decays of Adam's averages.
+    patience : int
+        Epochs without a smaller validation loss before the learning rate is halved.
+    """
+
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    patience: int = 30
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_betas(self.betas)
+        checked_number(self.patience, "recipe.patience", minimum=1)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, self.learning_rate, self.betas)
+
+    @property
+    def plateau(self) -> float:
+        return self.patience
+
+
+RECIPES: dict[str, type[Recipe]] = {"modern": Modern, "paper": Paper, "plateau-adam": PlateauAdam}
 
 
 def describe(recipe: Recipe) -> dict[str, Any]:
     """Name and numbers, for cards and checkpoints."""
     return {"name": type(recipe).__name__, **vars(recipe)}
+
+
+def _check_betas(betas: Any) -> None:
+    if not isinstance(betas, tuple) or len(betas) != 2:
+        raise KLMError(f"recipe.betas = {betas!r} cannot be used", "they are two numbers", "e.g. (0.9, 0.99)")
+    for beta in betas:
+        _below_one(beta, "betas")
 
 
 def _below_one(value: Any, name: str) -> None:

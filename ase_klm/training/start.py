@@ -2,26 +2,31 @@
 
 import copy
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ase_klm.errors import KLMError
 from ase_klm.models import files
+from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.files import AnyNetwork
+from ase_klm.training.atomic import AtomicProblem
+from ase_klm.training.lattice import LatticeProblem
 from ase_klm.validate import checked_number
 
 
-def starting_network(model: LatticeNetwork | None, initial: str | Path | LatticeNetwork | None) -> LatticeNetwork:
+def starting_network(model: AnyNetwork | None, initial: str | Path | AnyNetwork | None) -> AnyNetwork:
     """The network to train, with its first weights."""
     if initial is None:
-        if not isinstance(model, LatticeNetwork):
+        if not isinstance(model, AnyNetwork):
             raise KLMError(
-                f"{type(model).__name__} is no network", "there is nothing to train", "give a LatticeNetwork"
+                f"{type(model).__name__} is no network",
+                "there is nothing to train",
+                "give a LatticeNetwork such as ECNN, or an AtomicNetwork such as MagNet",
             )
         return model
-    source = files.load(initial)
+    source: AnyNetwork = files.load(initial)
     if model is None:
         return copy.deepcopy(source)
     if architecture(model) != architecture(source):
@@ -34,30 +39,21 @@ def starting_network(model: LatticeNetwork | None, initial: str | Path | Lattice
     return model
 
 
-def architecture(model: LatticeNetwork) -> dict[str, Any]:
+def architecture(model: AnyNetwork) -> dict[str, Any]:
     """What must be equal in two networks for one to take the weights of the other; JSON."""
     table = {
         "architecture": type(model).__name__,
         "hyperparameters": model.hyperparameters,
-        "lattice": asdict(model.lattice),
-        "dtype": str(model.energy_shift.dtype),
+        **({"lattice": asdict(model.lattice)} if isinstance(model, LatticeNetwork) else {}),
+        "dtype": str(next(model.parameters()).dtype),
     }
     found: dict[str, Any] = json.loads(json.dumps(table))
     return found
 
 
-def common_hamiltonian(hamiltonians: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
-    """What the Hamiltonians of all frames agree on; None when that is nothing.
-
-    The field and the k-mesh are no parameters of a network.
-    """
-    first, *others = [one or {} for one in hamiltonians] or [{}]
-    found = {
-        key: value
-        for key, value in first.items()
-        if key not in ("field", "kpts") and all(one.get(key) == value for one in others)
-    }
-    return found or None
+def problem_type(model: AnyNetwork) -> type[LatticeProblem] | type[AtomicProblem]:
+    """The kind of problem that a network poses."""
+    return AtomicProblem if isinstance(model, AtomicNetwork) else LatticeProblem
 
 
 def check_length(epochs: int | None, minutes: float | None) -> None:
@@ -77,7 +73,7 @@ def checked_kind(value: Any, kind: Any, name: str, example: str) -> Any:
     return value
 
 
-def name_of(initial: str | Path | LatticeNetwork | None) -> str | None:
+def name_of(initial: str | Path | AnyNetwork | None) -> str | None:
     """What cards and checkpoints say of the first weights."""
     if initial is None:
         return None

@@ -3,68 +3,56 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from ase_klm.data.frames import Frame, checked_path
 from ase_klm.errors import KLMError
 from ase_klm.models import files
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.files import AnyNetwork
 from ase_klm.potentials.base import checked_device
 from ase_klm.training import checkpoint, curves
+from ase_klm.training.atomic_loss import AtomicLoss
 from ase_klm.training.averages import Averages
 from ase_klm.training.checkpoint import Progress
-from ase_klm.training.dataset import checked_frames, fingerprint, grouped, permuted, rotated
-from ase_klm.training.evaluation import Loaded, at_chemical_potentials, energies_and_fields, labels_of, predicted_by
-from ase_klm.training.loss import Loss, Measures, Values, measures
+from ase_klm.training.dataset import checked_frames
+from ase_klm.training.loss import Loss
+from ase_klm.training.problem import Batch
+from ase_klm.training.quality import Quality
 from ase_klm.training.recipes import Modern, Recipe, describe
-from ase_klm.training.start import (
-    architecture,
-    check_length,
-    checked_kind,
-    common_hamiltonian,
-    name_of,
-    starting_network,
-)
+from ase_klm.training.start import architecture, check_length, checked_kind, name_of, problem_type, starting_network
 from ase_klm.validate import checked_number
 
 PICTURE_INTERVAL = 60.0
 """Seconds between two drawings of the learning curves."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Configurations of one group, by their numbers."""
-
-    group: int
-    chosen: tuple[int, ...]
-
-
 class Trainer:
-    """Fits a network to energies and magnetic forces.
+    """Fits a network to labelled frames: of spins on lattices, or of atoms and moments.
 
     Into `directory` go ``checkpoint.safetensors``, from which a training that was cut short continues when it is run
-    again; ``best.safetensors``, the weights with the smallest validation error (torque + field), with their card; and
-    ``curves.csv`` and ``curves.png``. One training at a time: nothing guards the files against a second process that
-    trains in the same directory, and the two would overwrite each other's.
+    again; ``best.safetensors``, the weights with the smallest validation error (torque + field of spins, the loss for
+    atoms), with their card; and ``curves.csv`` and ``curves.png``. One training at a time: nothing guards the files
+    against a second process that trains in the same directory, and the two would overwrite each other's.
 
     Parameters
     ----------
-    model : LatticeNetwork or None
+    model : LatticeNetwork, AtomicNetwork or None
         Trained in place. None: the network of `initial`.
     training, validation : sequence of Frame
-        With energies and magnetic forces; on one lattice or several of the same stars.
+        For networks of spins with energies and magnetic forces, on one lattice or several of the same stars. For
+        networks of atoms any structures; labels may be missing (None or NaN) here and there.
     directory : str or Path
         Made if it does not exist.
     recipe : Recipe
         Optimizer, schedule, augmentation. Default: `Modern`.
-    loss : Loss
-        What is minimised.
+    loss : Loss or AtomicLoss
+        What is minimised. Default: that of the kind of network, with its default weights.
     epochs : int, optional
         Passes through the training part; either this or `minutes`.
     minutes : float, optional
@@ -73,10 +61,10 @@ class Trainer:
         Of the order of batches and of the augmentation.
     device : str
         For instance ``"cuda"``.
-    initial : str, Path, or LatticeNetwork, optional
+    initial : str, Path, or network, optional
         Weights to start from (fine-tuning): a packaged name, a file, or a network. What networks learn from statistics
-        of their first training set is kept then, but for the energy shift and the range of spins that they know, which
-        are those of the new one.
+        of their first training set is kept then, but for the energy shift and the range that they know, which are
+        those of the new one.
     checkpoint_every : float
         Seconds between checkpoints; zero for one after every batch.
     progress : bool
@@ -91,17 +79,17 @@ class Trainer:
 
     def __init__(
         self,
-        model: LatticeNetwork | None,
+        model: AnyNetwork | None,
         training: Sequence[Frame],
         validation: Sequence[Frame],
         directory: str | Path,
         recipe: Recipe | None = None,
-        loss: Loss | None = None,
+        loss: Loss | AtomicLoss | None = None,
         epochs: int | None = None,
         minutes: float | None = None,
         seed: int = 0,
         device: str = "cpu",
-        initial: str | Path | LatticeNetwork | None = None,
+        initial: str | Path | AnyNetwork | None = None,
         checkpoint_every: float = 60.0,
         progress: bool = True,
     ) -> None:
@@ -110,17 +98,15 @@ class Trainer:
         checked_number(checkpoint_every, "checkpoint_every", "s", minimum=0)
         training, validation = checked_frames(training, "training"), checked_frames(validation, "validation")
         self.recipe = Modern() if recipe is None else checked_kind(recipe, Recipe, "recipe", "Modern()")
-        self.loss = Loss() if loss is None else checked_kind(loss, Loss, "loss", "Loss()")
         self.epochs, self.minutes, self.seed = epochs, minutes, seed
         self.fine_tuned, self.checkpoint_every, self.show = initial is not None, checkpoint_every, progress
-        self.model = starting_network(model, initial).to(checked_device(device))
+        self.model = starting_network(model, initial)
+        kind = problem_type(self.model)
+        name = kind.loss_type.__name__
+        weighted = kind.loss_type() if loss is None else checked_kind(loss, kind.loss_type, "loss", f"{name}()")
+        self.model.to(checked_device(device))
         self.directory = checked_path(directory)
-        dtype = self.model.energy_shift.dtype
-        groups = grouped(training, dtype), grouped(validation, dtype)
-        self.training = [Loaded.of(self.model, group, self.recipe.lattice_symmetries) for group in groups[0]]
-        self.validation = [Loaded.of(self.model, group) for group in groups[1]]
-        self.labels = labels_of(self.validation)
-        self.hamiltonian = common_hamiltonian([frame.hamiltonian for frame in training])
+        self.problem = kind(self.model, training, validation, weighted, self.recipe)  # type: ignore[arg-type]
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = self.recipe.optimizer(self.weights)
         self.generator = torch.Generator().manual_seed(int(seed))
@@ -131,20 +117,20 @@ class Trainer:
             **architecture(self.model),
             "initial": name_of(initial),
             "recipe": describe(self.recipe),
-            "loss": asdict(self.loss),
+            "loss": asdict(weighted),
             "epochs": epochs,
             "minutes": minutes,
             "seed": seed,
-            "training data": fingerprint(groups[0]),
-            "validation data": fingerprint(groups[1]),
+            "training data": self.problem.fingerprints[0],
+            "validation data": self.problem.fingerprints[1],
         }
 
-    def run(self) -> Measures:
+    def run(self) -> Any:
         """Train to the end, from the checkpoint in the directory if there is one.
 
         Returns
         -------
-        Measures
+        Measures or AtomicMeasures
             Errors of the best weights on the validation part; these weights are in the model afterwards.
         """
         try:
@@ -154,7 +140,8 @@ class Trainer:
         if self._checkpoint.exists():
             self._restore()
         else:
-            self._calibrate()
+            self.problem.calibrate(self.fine_tuned)
+            self.averages.restart()
         self._since = time.monotonic() - self.progress.seconds
         self._saved = self._drawn = time.monotonic()
         with tqdm(
@@ -171,7 +158,7 @@ class Trainer:
         self._save()
         curves.save_picture(self.directory, self.progress.history)
         self._take_best()
-        return self._measured()
+        return self.problem.quality()
 
     @property
     def _checkpoint(self) -> Path:
@@ -184,7 +171,7 @@ class Trainer:
 
     @property
     def _batches_an_epoch(self) -> int:
-        return sum(math.ceil(len(one.group) / self.recipe.batch) for one in self.training)
+        return sum(math.ceil(count / self.recipe.batch) for count in self.problem.counts)
 
     @property
     def _fraction(self) -> float:
@@ -217,8 +204,8 @@ class Trainer:
         present = self.generator.get_state()
         self.generator.set_state(self.epoch_start)
         batches = []
-        for number, one in enumerate(self.training):
-            order = torch.randperm(len(one.group), generator=self.generator).tolist()
+        for number, count in enumerate(self.problem.counts):
+            order = torch.randperm(count, generator=self.generator).tolist()
             size = int(self.recipe.batch)
             batches += [Batch(number, tuple(order[i : i + size])) for i in range(0, len(order), size)]
         mixed = torch.randperm(len(batches), generator=self.generator).tolist()
@@ -228,22 +215,14 @@ class Trainer:
 
     def _step(self, batch: Batch) -> float:
         """One step of the optimizer; returns the loss before it."""
-        one, chosen = self.training[batch.group], list(batch.chosen)
-        moments, labels = one.group.moments[chosen], one.group.magnetic_forces[chosen]
-        if one.prepared is None:  # a network that prepares configurations needs them as they are
-            if self.recipe.lattice_symmetries:
-                moments, labels = permuted(moments, labels, one.permutations, self.generator)
-            if self.recipe.spin_rotations:
-                moments, labels = rotated(moments, labels, self.generator)
-        found = self._found(one, chosen, moments)
-        loss = self.loss(Values.of(moments, *found), Values.of(moments, one.group.energies[chosen], labels))
+        loss = self.problem.loss(batch, self.generator)
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         factor = self.recipe.gradient_factor(loss.detach())
         for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.grad = None if gradient is None else gradient * factor.to(gradient.dtype)
         length, value = nn.utils.clip_grad_norm_(self.weights, self.recipe.clip), float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(length))):
-            self._stop(value)
+            self._stop(value, f"at step {self.progress.step}, with {self._named(batch)}")
         state = self.progress
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = self.recipe.rate(state.step, self._fraction, state.halvings)
@@ -251,22 +230,18 @@ class Trainer:
         self.averages.update(state.step)
         return value
 
-    def _found(self, one: Loaded, chosen: list[int], moments: Tensor) -> tuple[Tensor, ...]:
-        """Energies and fields; at the labels' chemical potentials, with the excess of electrons, where it can be."""
-        kept, potentials = one.kept(chosen), one.group.chemical_potentials
-        if potentials is None or not hasattr(self.model, "grand_potentials"):
-            return energies_and_fields(self.model, moments, one.placed, kept, training=True)
-        return at_chemical_potentials(self.model, moments, potentials[chosen], one.placed, kept)
+    def _named(self, batch: Batch) -> str:
+        numbers = sorted(self.problem.culprits(batch))
+        return f"frame{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))} of the training part"
 
-    def _stop(self, loss: float) -> None:
-        step = self.progress.step
+    def _stop(self, loss: float, where: str) -> None:
         kept = self.best_path.exists() and self.progress.best < math.inf
         if kept:
             self._take_best()
         raise KLMError(
-            f"the loss or its gradient is not finite at step {step}: loss {loss}",
+            f"the loss or its gradient is not finite {where}: loss {loss}",
             "the weights have run away, or the labels hold a configuration of another kind",
-            "train again in another directory with a smaller learning_rate or clip"
+            "look at these frames, or train again in another directory with a smaller learning_rate or clip"
             + (f"; {self.best_path} holds the best weights so far" if kept else ""),
         )
 
@@ -274,14 +249,13 @@ class Trainer:
         """End of an epoch: errors of the averaged weights, a row of the curves, the best weights so far."""
         state = self.progress
         with self.averages.in_place():
-            predicted = predicted_by(self.model, self.validation)
-            found = measures(predicted, self.labels)
-            loss = float(self.loss(predicted, self.labels))
-            if math.isfinite(loss) and found.torque + found.field < state.best:
-                state.best = found.torque + found.field
-                files.save(self.best_path, self.model, self._card(found))
+            found = self.problem.validate()
+            loss = found.loss
+            if math.isfinite(loss) and found.score < state.best:
+                state.best = found.score
+                files.save(self.best_path, self.model, self._card(found.quality))
         if not math.isfinite(loss):
-            self._stop(loss)
+            self._stop(loss, f"on the validation part after step {state.step}")
         state.waited = 0 if loss < state.lowest else state.waited + 1
         state.lowest = min(loss, state.lowest)
         if state.waited >= self.recipe.plateau:
@@ -294,30 +268,18 @@ class Trainer:
             rate,
             state.loss / max(state.batches, 1),
         )
-        errors = (getattr(found, part.name) for part in fields(found))
-        state.history.append(dict(zip(curves.COLUMNS, (*row, *errors), strict=True)))
+        names = (*curves.COLUMNS, *found.quality.columns())
+        state.history.append(dict(zip(names, (*row, *found.quality.numbers.values()), strict=True)))
+        self._watched = found.quality.watched
         state.epoch, state.batches, state.loss = state.epoch + 1, 0, 0.0
 
     def _show(self, bar: Any) -> None:
-        row = self.progress.history[-1]
-        numbers = {"loss": "training_loss", "field": "validation_field", "torque": "validation_torque"}
-        bar.set_postfix({name: f"{row[column]:.2e}" for name, column in numbers.items()})
-
-    def _calibrate(self) -> None:
-        """Statistics of the training part before the first step; only range and energy shift when fine-tuning."""
-        sets = [(one.group, one.placed) for one in self.training]
-        if not self.fine_tuned:
-            self.model.calibrate(sets)
-        self.model.learn_range(sets)
-        found, given = predicted_by(self.model, self.training), labels_of(self.training)
-        self.model.energy_shift += (given.energy_densities - found.energy_densities).mean()
-        self.averages.restart()
+        numbers = {"loss": self.progress.history[-1]["training_loss"], **self._watched}
+        bar.set_postfix({name: f"{value:.2e}" for name, value in numbers.items()})
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= self.averages.tensors()
-        tensors |= checkpoint.optimizer_tensors(self.optimizer)
+        tensors = checkpoint.tensors_of(self.model, self.averages, self.optimizer)
         tensors |= {"generator": self.generator.get_state(), "epoch_start": self.epoch_start}
         checkpoint.save(self._checkpoint, self.progress, tensors, self.configuration)
         if self.progress.history:
@@ -329,10 +291,7 @@ class Trainer:
     def _restore(self) -> None:
         self.progress, tensors = checkpoint.load(self._checkpoint, self.configuration)
         try:
-            own = {name.removeprefix("model/"): t for name, t in tensors.items() if name.startswith("model/")}
-            self.model.load_state_dict(own)
-            self.averages.restore(tensors)
-            checkpoint.restore_optimizer(self.optimizer, tensors)
+            checkpoint.restore(tensors, self.model, self.averages, self.optimizer)
             self.generator.set_state(tensors["generator"])
             self.epoch_start = tensors["epoch_start"]
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -345,28 +304,17 @@ class Trainer:
     def _take_best(self) -> None:
         self.model.load_state_dict(files.load(self.best_path).state_dict())
 
-    def _measured(self) -> Measures:
-        return measures(predicted_by(self.model, self.validation), self.labels)
-
-    def _card(self, found: Measures) -> dict[str, Any]:
+    def _card(self, quality: Quality) -> dict[str, Any]:
+        card = self.problem.card(quality)
         state = self.progress
-        return {
-            "hamiltonian": self.hamiltonian,
-            "training": {
-                "recipe": describe(self.recipe),
-                "loss": asdict(self.loss),
-                "initial": self.configuration["initial"],
-                "configurations": sum(len(one.group) for one in self.training),
-                "sites": sorted({len(one.group.atoms) for one in self.training}),
-                "seed": self.seed,
-                "step": state.step,
-                "minutes": round(state.seconds / 60, 2),
-                "weights": self.model.n_weights,
-            },
-            "errors": {
-                "configurations": sum(len(one.group) for one in self.validation),
-                "sites": sorted({len(one.group.atoms) for one in self.validation}),
-                **asdict(found),
-                "units": "energy eV/site, field and torque eV/μB a component, root mean square",
-            },
+        card["training"] = {
+            "recipe": describe(self.recipe),
+            "loss": self.configuration["loss"],
+            "initial": self.configuration["initial"],
+            **card["training"],
+            "seed": self.seed,
+            "step": state.step,
+            "minutes": round(state.seconds / 60, 2),
+            "weights": self.model.n_weights,
         }
+        return card
