@@ -4,7 +4,7 @@
     python benchmarks/ecnn_speed.py --device cuda --largest 1024 2048 4096
 
 Four parts: energy and field of the ECNN of arXiv:2305.03804 at 96×96 beside e3nn's general tensor product with the same
-weights, called alternately; time and peak memory against size; a training step beside an evaluation; and a picture, as
+weights, called by turns; time and peak memory against size; a training step beside an evaluation; and a picture, as
 figure S1 of the reference, of the time against the number of sites beside exact diagonalisation. Times are medians
 after a warm-up. Every line of the table of sizes has a process of its own, so that the peak is its own. The networks
 are the packaged ones, or, where these are missing, of the same architecture with random weights.
@@ -37,6 +37,9 @@ from ase_klm.training import Loss, Values
 from ase_klm.training.evaluation import energies_and_fields
 
 SIZES = (30, 48, 96, 192, 288, 576)
+BLOCK = 3
+"""Calls of a function before it is the next one's turn."""
+
 SMALL = (8, 12, 16, 20, 24)  # for the picture
 DIAGONALISED = (*SMALL, 30)
 PACKAGED = {"ECNN": "kondo-square-ecnn", "ChebyshevNetwork": "kondo-square"}
@@ -87,7 +90,7 @@ def alone(options: argparse.Namespace, function: Callable[..., Any], *arguments:
 
 
 def medians(functions: Sequence[Callable[[], Any]], device: str, seconds: float, most: int = 25) -> np.ndarray:
-    """Median seconds of functions that are called in turn."""
+    """Median seconds of functions that are called in turn, a few times each, as a run of dynamics calls one."""
 
     def once(function: Callable[[], Any]) -> float:
         start = time.perf_counter()
@@ -102,7 +105,8 @@ def medians(functions: Sequence[Callable[[], Any]], device: str, seconds: float,
                 break
     times: list[list[float]] = []
     while not times or (np.sum(times) < seconds and len(times) < most):
-        times.append([once(function) for function in functions])
+        blocks = [[once(function) for _ in range(BLOCK)] for function in functions]
+        times += list(map(list, zip(*blocks, strict=True)))
     return np.median(times, axis=0)
 
 
