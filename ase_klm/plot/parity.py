@@ -56,6 +56,7 @@ def parity(predicted: ArrayLike, labels: ArrayLike, moments: ArrayLike, ax: Any 
         panel.text(
             0.04, 0.96, f"RMSE {error:.2e} eV/μ$_\\mathrm{{B}}$", transform=panel.transAxes, va="top", fontsize="small"
         )
+        panel.locator_params(nbins=5)  # both axes alike, without labels that touch
         panel.set_xlabel(f"{quantity}, label (eV/μ$_\\mathrm{{B}}$)")
         panel.set_ylabel(f"{quantity}, predicted (eV/μ$_\\mathrm{{B}}$)")
         panel.set_aspect("equal")
