@@ -25,6 +25,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from ase_klm.calculators import KondoEDCalculator
+from ase_klm.continuation import short
 from ase_klm.data.configurations import KINDS, Quench, configure, quench, unknown_kind
 from ase_klm.data.frames import Frame, checked_frames_path, write
 from ase_klm.data.reading import read
@@ -259,7 +260,7 @@ def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:
     if in_the_way is not None and different:
         raise KLMError(
             f"{in_the_way} is there, and was made with other parameters: {', '.join(different)}",
-            f"in {record}: " + "; ".join(f"{name} = {_short(there.get(name))}" for name in different)
+            f"in {record}: " + "; ".join(f"{name} = {short(there.get(name))}" for name in different)
             if there
             else f"there is no readable {record} that says how it was made",
             "give the parameters of that sampling, another name, or remove what is there",
@@ -337,8 +338,3 @@ def _whole(value: Any, name: str, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
         raise KLMError(f"{name} = {value!r} cannot be used", f"it must be an integer >= {minimum}", f"give {name}=10")
     return int(value)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 160 else f"{text[:157]}..."
