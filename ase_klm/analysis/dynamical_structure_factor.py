@@ -36,6 +36,7 @@ from scipy.signal import get_window
 from scipy.special import exprel
 
 from ase_klm import units
+from ase_klm.analysis.correlations import Correlations
 from ase_klm.analysis.trajectories import MomentSeries
 from ase_klm.analysis.wave_vectors import supercell_waves
 from ase_klm.errors import KLMError
@@ -48,7 +49,7 @@ SHORTEST = 8
 
 
 @dataclass(frozen=True)
-class DynamicalStructureFactor:
+class DynamicalStructureFactor(Correlations):
     """S_ab(q, ω) at a list of wave vectors.
 
     Attributes
@@ -71,33 +72,6 @@ class DynamicalStructureFactor:
     tensor: NDArray[np.complex128]
     cell: Array
     resolution: float
-
-    @property
-    def intensity(self) -> Array:
-        """S(q, ω) = Σ_a S_aa, μB²/eV, shape (n_q, n_w)."""
-        return np.asarray(np.einsum("qwaa->qw", self.tensor).real)
-
-    @property
-    def q_cartesian(self) -> Array:
-        """Wave vectors in rad/Å, shape (n_q, 3)."""
-        return self.q @ self.reciprocal
-
-    @property
-    def reciprocal(self) -> Array:
-        """Reciprocal vectors of `cell` as rows, rad/Å, shape (3, 3)."""
-        return np.asarray(2 * np.pi * np.linalg.inv(self.cell).T)
-
-    def perpendicular(self) -> Array:
-        """Σ_ab (δ_ab - q_a q_b/q²) S_ab, which neutrons see (form factor aside), μB²/eV, shape (n_q, n_w).
-
-        At q = 0, which has no direction, the average over directions, 2/3 of the intensity (as Sunny).
-        """
-        lengths = np.linalg.norm(self.q_cartesian, axis=1)
-        at_zero = lengths < 1e-9
-        units_of_q = self.q_cartesian / np.where(at_zero, 1.0, lengths)[:, None]
-        projectors = np.eye(3) - units_of_q[:, :, None] * units_of_q[:, None, :]
-        projectors[at_zero] = 2 / 3 * np.eye(3)
-        return np.asarray(np.einsum("qab,qwab->qw", projectors, self.tensor).real)
 
     def quantum(self, kT: float | None = None, temperature_K: float | None = None) -> "DynamicalStructureFactor":
         """Classical intensities turned into quantum ones, times βω/(1 - exp(-βω)).

@@ -12,6 +12,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from ase_klm import graphs
+from ase_klm.analysis.correlations import Correlations
 from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.analysis.wave_vectors import supercell_waves
@@ -21,7 +22,7 @@ from ase_klm.validate import Array, checked_array
 
 
 @dataclass(frozen=True)
-class StructureFactor:
+class StructureFactor(Correlations):
     """Structure factor at a list of wave vectors, averaged over frames.
 
     Attributes
@@ -40,21 +41,6 @@ class StructureFactor:
     tensor: NDArray[np.complex128]
     cell: Array
     steps: Array
-
-    @property
-    def intensity(self) -> Array:
-        """S(q) = Σ_a S_aa, μB², shape (n_q,)."""
-        return np.asarray(np.einsum("qaa->q", self.tensor).real)
-
-    @property
-    def q_cartesian(self) -> Array:
-        """Wave vectors in rad/Å, shape (n_q, 3)."""
-        return self.q @ self.reciprocal
-
-    @property
-    def reciprocal(self) -> Array:
-        """Reciprocal vectors of `cell` as rows, rad/Å, shape (3, 3)."""
-        return np.asarray(2 * np.pi * np.linalg.inv(self.cell).T)
 
 
 def structure_factor(frames: Any, cell: ArrayLike | None = None, q_max: float | None = None) -> StructureFactor:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ase_klm import graphs, units
+from ase_klm.analysis.correlations import Correlations
 from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.errors import KLMError
 from ase_klm.magnons.form_factors import FormFactor, form_factors
@@ -37,42 +38,7 @@ SIGMA = 1 / np.sqrt(8 * np.log(2))
 
 
 @dataclass(frozen=True)
-class _Tensors:
-    q: Array
-    energies: Array
-    tensor: NDArray[np.complex128]
-    cell: Array
-
-    @property
-    def intensity(self) -> Array:
-        """Σ_a S_aa, shape (n_q, ...)."""
-        return np.asarray(np.einsum("q...aa->q...", self.tensor).real)
-
-    @property
-    def q_cartesian(self) -> Array:
-        """Wave vectors in rad/Å, shape (n_q, 3)."""
-        return self.q @ self.reciprocal
-
-    @property
-    def reciprocal(self) -> Array:
-        """Reciprocal vectors of `cell` as rows, rad/Å, shape (3, 3)."""
-        return np.asarray(2 * np.pi * np.linalg.inv(self.cell).T)
-
-    def perpendicular(self) -> Array:
-        """Σ_ab (δ_ab - q_a q_b/q²) S_ab, which neutrons see, shape (n_q, ...).
-
-        At q = 0, which has no direction, the average over directions, 2/3 of the intensity (as Sunny).
-        """
-        lengths = np.linalg.norm(self.q_cartesian, axis=1)
-        at_zero = lengths < 1e-9
-        towards = self.q_cartesian / np.where(at_zero, 1.0, lengths)[:, None]
-        projectors = np.eye(3) - towards[:, :, None] * towards[:, None, :]
-        projectors[at_zero] = 2 / 3 * np.eye(3)
-        return np.asarray(np.einsum("qab,q...ab->q...", projectors, self.tensor).real)
-
-
-@dataclass(frozen=True)
-class MagnonSpectrum(_Tensors):
+class MagnonSpectrum(Correlations):
     """S_ab(q, ω) of magnons, with lines of a finite width; the fields are those of ``DynamicalStructureFactor``.
 
     Attributes
@@ -89,11 +55,15 @@ class MagnonSpectrum(_Tensors):
         Of the lines, full width at half maximum, eV.
     """
 
+    q: Array
+    energies: Array
+    tensor: NDArray[np.complex128]
+    cell: Array
     width: float
 
 
 @dataclass(frozen=True)
-class ModeIntensities(_Tensors):
+class ModeIntensities(Correlations):
     """Energies and intensities of sharp lines: S_ab(q, ω) = Σ_l tensor_l δ(ω - energies_l).
 
     Attributes
@@ -108,6 +78,11 @@ class ModeIntensities(_Tensors):
     cell : ndarray
         The lattice vectors that q refers to, Å, shape (3, 3).
     """
+
+    q: Array
+    energies: Array
+    tensor: NDArray[np.complex128]
+    cell: Array
 
     def broadened(self, energies: ArrayLike, width: float) -> MagnonSpectrum:
         """Lines turned into Gaussians of a full width at half maximum, eV, at energies in eV, shape (n_w,)."""
