@@ -1,5 +1,6 @@
 """Training of networks of atoms and moments: masks against sums written out, resuming, files, and bad data."""
 
+import functools
 import math
 
 import numpy as np
@@ -158,13 +159,16 @@ def test_loss_against_numbers_by_hand():
     found = values(
         [1.5, 9.0], [[1.0, 2, 2], [9.0] * 3, [0.0] * 3], [[0.3, 0, 0.4], [7.0, 0.1, 0], [9.0] * 3], e, [False] * 3
     )
+    squares = functools.partial(AtomicLoss, huber=math.inf)
     # forces (1 + 4 + 4)/6; magnetic forces (0.09 + 0.16 + 0.01)/6, across 0.1/6
-    assert float(AtomicLoss(1, 0, 0, 0)(found, labels)) * ENERGY_UNIT**2 == pytest.approx(0.25)
-    assert float(AtomicLoss(0, 1, 0, 0)(found, labels)) * FORCE_UNIT**2 == pytest.approx(1.5)
-    assert float(AtomicLoss(0, 0, 1, 0)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.26 / 6)
-    assert float(AtomicLoss(0, 0, 0, 1)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.1 / 6)
+    assert float(squares(1, 0, 0, 0)(found, labels)) * ENERGY_UNIT**2 == pytest.approx(0.25)
+    assert float(squares(0, 1, 0, 0)(found, labels)) * FORCE_UNIT**2 == pytest.approx(1.5)
+    assert float(squares(0, 0, 1, 0)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.26 / 6)
+    assert float(squares(0, 0, 0, 1)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.1 / 6)
     terms = 2 * 0.25 / ENERGY_UNIT**2 + 3 * 1.5 / FORCE_UNIT**2 + (4 * 0.26 / 6 + 5 * 0.1 / 6) / MAGNETIC_UNIT**2
-    assert float(AtomicLoss(2, 3, 4, 5)(found, labels)) == pytest.approx(terms)
+    assert float(squares(2, 3, 4, 5)(found, labels)) == pytest.approx(terms)
+    bend = 0.1 / ENERGY_UNIT  # an error of 0.5 eV bends at 0.1 eV: 2 · 0.1 · 0.5 - 0.1²
+    assert float(AtomicLoss(1, 0, 0, 0, huber=bend)(found, labels)) * ENERGY_UNIT**2 == pytest.approx(0.09)
     quality = atomic_measures(found, labels)
     assert quality.energy == pytest.approx(0.5)
     assert quality.forces == pytest.approx(1.5**0.5)
@@ -214,7 +218,7 @@ def by_hand(model, frames, loss):
     "make", [network, lambda: network(MagNet, channels=4, sent=2, radial=3)], ids=["pairs", "magnet"]
 )
 def test_gradients_with_missing_labels_are_those_written_out(make):
-    model, frames, loss = make().double(), incomplete(), AtomicLoss(0.5, 2.0, 3.0, 0.7)
+    model, frames, loss = make().double(), incomplete(), AtomicLoss(0.5, 2.0, 3.0, 0.7, huber=math.inf)
     problem = AtomicProblem(model, frames, frames_of(2), loss, Modern())
     weights = list(model.parameters())
     for chosen in ((0, 1, 2, 3, 4, 5), (5, 2, 3)):
@@ -282,7 +286,7 @@ def test_a_small_magnet_learns(tmp_path):
     model = network(MagNet, layers=1, channels=8, sent=4, radial=4, spin_orbit=False)
     options = {
         "recipe": Modern(learning_rate=0.01, batch=3, warmup=5, ema=0.9),
-        "loss": AtomicLoss(0.001, 1.0, 0.05, 0.0),
+        "loss": AtomicLoss(0.001, 1.0, 0.05, 0.0, huber=math.inf),
     }
     run = trainer(tmp_path, model=model, train=frames_of(30), epochs=15, **options)
     run.problem.calibrate(False)

@@ -26,6 +26,8 @@ A configuration:
     forces = 1.0                    # (1e-2 eV/Å)⁻²
     magnetic_forces = 1.0           # (5e-3 eV/μB)⁻²
     transverse = 1.0                # the same, once more for the part across the moment
+    huber = 0.3                     # larger errors, in these units, count linearly
+    label_scale = "fit"             # or a number: magnetic forces in units of their labels (1.0)
 
     [recipe]                        # all of it optional
     name = "modern"                 # "plateau-adam" or "paper"; the other keys override its numbers
@@ -44,7 +46,8 @@ import argparse
 import inspect
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from ase.data import chemical_symbols
@@ -190,17 +193,18 @@ def _recipe(section: dict[str, Any]) -> Recipe:
 def _dataclass(kind: Any, section: dict[str, Any], where: str) -> Any:
     """A frozen dataclass of numbers with the overrides of a section."""
     check_keys(section, [part.name for part in fields(kind)], where)
-    defaults = {part.name: part.default for part in fields(kind)}
+    defaults, hints = {part.name: part.default for part in fields(kind)}, get_type_hints(kind)
     values = {}
     for key, value in section.items():
-        wanted = type(defaults[key])
+        hint = hints[key]
+        wanted = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
         given = tuple(value) if isinstance(value, list) else value
-        if wanted is float and isinstance(given, int) and not isinstance(given, bool):
+        if float in wanted and isinstance(given, int) and not isinstance(given, bool):
             given = float(given)
-        if type(given) is not wanted:
+        if type(given) not in wanted:
             raise KLMError(
                 f"{key} = {value!r} of {where} cannot be used",
-                f"it must be of type {wanted.__name__}",
+                f"it must be of type {' or '.join(one.__name__ for one in wanted)}",
                 f"the default is {defaults[key]!r}",
             )
         values[key] = given

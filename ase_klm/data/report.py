@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_klm.data.about import About
-from ase_klm.data.work import Slope
+from ase_klm.data.work import LEAST_CORRELATION, Slope
 from ase_klm.validate import Array
 
 _BAR = 40  # characters
@@ -127,7 +127,7 @@ class Report:
         found = self.slope
         if found is None:
             return "energies and magnetic forces could not be compared"
-        if abs(found.correlation) < 0.8:
+        if abs(found.correlation) < LEAST_CORRELATION:
             return "energies and work are too loosely related for a verdict"
         value, error = found.value, 3 * found.error if np.isfinite(found.error) else 0.0
         if abs(value - 1) <= max(0.03, error):

@@ -33,6 +33,8 @@ NEAREST = 0.3
 """Share of the pairs that is used, the nearest."""
 LARGEST_TURN = 30.0
 """Degrees, root mean square over the moments: without a model, pairs farther apart are not used."""
+LEAST_CORRELATION = 0.8
+"""Of energies and work; below it their slope says nothing."""
 
 _FEWEST_FRAMES = 5
 _MOST_ATOMS = 200_000  # in all frames together, for memory

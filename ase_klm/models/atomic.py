@@ -43,7 +43,7 @@ class AtomicNetwork(nn.Module, ABC):
         self.species, self.cutoff = _checked_species(species), float(cutoff)
         checked_number(cutoff, "cutoff", "Å", above=0)
         n = len(self.species)
-        self.register_buffer("energy_shifts", torch.zeros(n))  # eV
+        self.register_buffer("energy_shifts", torch.zeros(n, dtype=torch.float64))  # eV, in whatever precision
         self.register_buffer("energy_scale", torch.ones(()))  # eV
         self.register_buffer("moment_scales", torch.ones(n))  # μB, root mean square of each species
         self.register_buffer("moment_spreads", torch.ones(n))  # of the squared length, in units of the mean square
@@ -67,6 +67,13 @@ class AtomicNetwork(nn.Module, ABC):
     @abstractmethod
     def reach(self) -> int:
         """Number of cutoffs over which the energy of a site depends on others."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Move or convert all but the precision of the shifts: thousands of eV would lose the digits that count."""
+        shifts = self.energy_shifts
+        super()._apply(fn, recurse)
+        self.energy_shifts = shifts.to(self.energy_scale.device)
+        return self
 
     @property
     def n_weights(self) -> int:
@@ -103,7 +110,7 @@ class AtomicNetwork(nn.Module, ABC):
         return self.site_terms(graph, vectors, scaled)
 
     def site_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
-        """Site energies, eV, shape (N,), differentiable in all but the graph.
+        """Site energies, eV, shape (N,), float64, differentiable in all but the graph.
 
         Parameters
         ----------
@@ -114,12 +121,13 @@ class AtomicNetwork(nn.Module, ABC):
         cells : Tensor
             Å, shape (S, 3, 3).
         """
-        return self.energy_shifts[graph.species] + self.energy_scale * self.terms(graph, positions, cells, moments)
+        terms = self.energy_scale * self.terms(graph, positions, cells, moments)
+        return self.energy_shifts[graph.species] + terms.double()
 
     def total_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
         """Energies of the structures, eV, shape (S,), summed in float64."""
         terms = self.energy_scale.double() * self.terms(graph, positions, cells, moments).double()
-        return graph.sums(terms + self.energy_shifts.double()[graph.species])
+        return graph.sums(terms + self.energy_shifts[graph.species])
 
     def forward(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
         return self.total_energies(graph, positions, cells, moments)
@@ -165,20 +173,37 @@ class AtomicNetwork(nn.Module, ABC):
             if size > 1e-9:
                 self.energy_scale.fill_(size)
                 break
+        self._learn_scales(graph, positions, cells, moments)
+        self.learn_range(graph, positions, cells, moments)
+
+    def _learn_scales(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> None:
+        """Neighbours within the cutoff; lengths of the moments of each species, and how much they vary."""
+        near = graph.vectors(positions, cells).norm(dim=-1) < self.cutoff
+        self.neighbour_number.fill_(max(float(near.sum()) / len(graph), 1.0))
         lengths = moments.double().norm(dim=-1)
-        vectors = graph.vectors(positions, cells)
-        distances = vectors.norm(dim=-1)
-        self.neighbour_number.fill_(max(float((distances < self.cutoff).sum()) / len(graph), 1.0))
-        for kind in range(n):
-            own = lengths[graph.species == kind]
-            magnetic = own[own > 0]
-            if len(own):
-                self.longest_moments[kind] = float(own.max())
+        for kind in range(len(self.species)):
+            magnetic = lengths[(graph.species == kind) & (lengths > 0)]
             if len(magnetic):
                 scale = float(magnetic.square().mean().sqrt())
                 self.moment_scales[kind] = scale
                 spread = float(((magnetic / scale) ** 2).std(correction=0))
                 self.moment_spreads[kind] = max(spread, SMALLEST_SPREAD)
+
+    @torch.no_grad()
+    def learn_range(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> None:
+        """Set beyond what users are warned: the shortest distances and the longest moments of structures.
+
+        Parameters
+        ----------
+        graph, positions, cells, moments
+            As for `site_energies`.
+        """
+        n, lengths = len(self.species), moments.double().norm(dim=-1)
+        for kind in range(n):
+            own = lengths[graph.species == kind]
+            if len(own):
+                self.longest_moments[kind] = float(own.max())
+        distances = graph.vectors(positions, cells).norm(dim=-1)
         pairs = graph.species[graph.i] * n + graph.species[graph.j]
         shortest = distances.new_full((n * n,), self.cutoff).scatter_reduce(0, pairs, distances, "amin")
         self.nearest.copy_(shortest.view(n, n))

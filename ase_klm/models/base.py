@@ -77,6 +77,11 @@ class LatticeNetwork(nn.Module, ABC):
         """Number of bonds over which the energy of a site depends on the spins."""
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.energy_shift.dtype
+
+    @property
     def n_weights(self) -> int:
         """Number of trained weights."""
         return sum(p.numel() for p in self.parameters())

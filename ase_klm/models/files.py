@@ -112,7 +112,7 @@ def save(path: str | Path, model: AnyNetwork, card: Mapping[str, Any] | None = N
         "architecture": name,
         "hyperparameters": model.hyperparameters,
         **_home(model),
-        "dtype": str(next(t.dtype for t in tensors.values() if t.is_floating_point())).removeprefix("torch."),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "version": __version__,
         "sha256": _checksum(tensors),
     }

@@ -1,8 +1,4 @@
-"""The problem of a network of atoms and moments: energies, forces and magnetic forces, any of which may be missing.
-
-Energies and torques of some data sets disagree by a factor (``ase-klm data check`` measures it). A scale of the energy
-labels, fitted to the set and stated on the card, would go into `Structures`; there is none yet.
-"""
+"""The problem of a network of atoms and moments: energies, forces and magnetic forces, any of which may be missing."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ase_klm.data import work
 from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models.atomic import AtomicNetwork
@@ -22,9 +19,6 @@ from ase_klm.training.structures import Structures, derivatives, fingerprint
 
 ATOMS_AT_ONCE = 256
 """Structures are evaluated together up to this number of atoms."""
-
-KEPT = ("energy_shifts", "energy_scale", "moment_scales", "moment_spreads", "neighbour_number")
-"""What a network that is fine-tuned keeps of its first training set."""
 
 
 class AtomicProblem(Problem):
@@ -49,37 +43,31 @@ class AtomicProblem(Problem):
         self.counts = [len(self.training)]
         self.labels = Structures.joined(self.validation).labels
         self._check_weights()
+        self.label_scale = _label_scale(loss, training)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         chosen = Structures.joined([self.training[i] for i in batch.chosen])
         if self.recipe.spin_rotations:
             chosen = chosen.turned(generator)
-        return self.weighted(derivatives(self.model, chosen, training=True), chosen.labels)
+        predicted = derivatives(self.model, chosen, training=True)
+        return self.weighted(predicted.as_labelled(self.label_scale), chosen.labels)
 
     def validate(self) -> Validation:
-        predicted = predicted_by(self.model, self.validation)
+        predicted = predicted_by(self.model, self.validation).as_labelled(self.label_scale)
         loss = float(self.weighted(predicted, self.labels))
         return Validation(loss, loss, atomic_measures(predicted, self.labels))
 
     def quality(self) -> AtomicMeasures:
-        return atomic_measures(predicted_by(self.model, self.validation), self.labels)
+        return atomic_measures(predicted_by(self.model, self.validation).as_labelled(self.label_scale), self.labels)
 
     def calibrate(self, fine_tuned: bool) -> None:
         """Only the range of structures and the energy shifts when fine-tuning."""
         model, every = self.model, Structures.joined(self.training)
-        kept = {name: getattr(model, name).clone() for name in KEPT}
-        model.calibrate(
-            every.graph,
-            every.positions,
-            every.cells,
-            every.moments,
-            every.energies,
-            every.forces,
-            every.magnetic_forces,
-        )
+        placed = every.graph, every.positions, every.cells, every.moments
         if fine_tuned:
-            for name, value in kept.items():
-                getattr(model, name).copy_(value)
+            model.learn_range(*placed)
+        else:
+            model.calibrate(*placed, every.energies, every.forces, every.magnetic_forces)
         found, given = predicted_by(model, self.training), every.labels
         rest = (given.energy_densities - found.energy_densities) * every.sizes
         composition = torch.zeros(len(every), len(model.species), dtype=torch.float64, device=rest.device)
@@ -103,7 +91,7 @@ class AtomicProblem(Problem):
     def card(self, quality: Quality) -> dict[str, Any]:
         numbers = {name: value for name, value in quality.numbers.items() if math.isfinite(value)}
         return {
-            "training": _contents(self.training),
+            "training": {**_contents(self.training), "label_scale": round(self.label_scale, 4)},
             "errors": {**_contents(self.validation), **numbers, "units": quality.note},
         }
 
@@ -124,6 +112,22 @@ class AtomicProblem(Problem):
                 "the loss weighs nothing else",
                 f"give weights to labels that there are: {', '.join(name for name, there in terms.items() if there)}",
             )
+
+
+def _label_scale(loss: AtomicLoss, training: Sequence[Frame]) -> float:
+    """What magnetic forces of the potential are in units of the labels."""
+    if loss.label_scale != "fit":
+        return float(loss.label_scale)
+    found, reason = work.slope(training)
+    if found is not None:
+        if found.value > 0 and found.correlation >= work.LEAST_CORRELATION:
+            return found.value
+        reason = f"the slope of energy on work is {found.value:.3g}, correlation {found.correlation:.2g}"
+    raise KLMError(
+        'loss.label_scale = "fit" finds no scale',
+        reason,
+        "look at `ase-klm data check`, and give a number, or leave it out",
+    )
 
 
 def predicted_by(model: AtomicNetwork, several: Sequence[Structures]) -> AtomicValues:

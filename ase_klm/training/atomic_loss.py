@@ -1,12 +1,13 @@
 """What is minimised in training networks of atoms and moments, and the numbers that say how good they are.
 
 Loss (8) of Z. Yuan et al., Quantum Frontiers 3, 8 (2024), arXiv:2402.04864, with a mask: labels that are not known are
-NaN and count nowhere, and of some magnetic forces only the part across the moment is known.
+NaN and count nowhere, and of some magnetic forces only the part across the moment is known. Large errors may count
+linearly (P. J. Huber, Ann. Math. Statist. 35, 73 (1964)).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -51,6 +52,10 @@ class AtomicValues:
         """All of them in one."""
         return cls(*(torch.cat([getattr(values, part.name) for values in several]) for part in fields(cls)))
 
+    def as_labelled(self, label_scale: float) -> "AtomicValues":
+        """Predictions as labels would have them whose magnetic forces are too small by a factor."""
+        return replace(self, magnetic_forces=self.magnetic_forces / label_scale)
+
 
 @dataclass(frozen=True)
 class AtomicErrors:
@@ -78,7 +83,7 @@ class AtomicErrors:
 
 @dataclass(frozen=True)
 class AtomicLoss:
-    """energy <(ΔE/N)²>/ε² + forces <ΔF²>/f² + magnetic_forces <ΔF_m²>/b² + transverse <ΔF_m⊥²>/b².
+    """energy <h(ΔE/Nε)> + forces <h(ΔF/f)> + magnetic_forces <h(ΔF_m/b)> + transverse <h(ΔF_m⊥/b)>, h(x) = x² at first.
 
     Means over the structures of a batch, or over components of vectors, as far as labels are known; of magnetic forces
     of which only the part across the moment is known, that along it counts as right. The units are ε = 3e-4 eV an
@@ -91,27 +96,51 @@ class AtomicLoss:
         Weights λ.
     transverse : float
         Extra weight of the part of the magnetic force across the moment, which is what turns it.
+    huber : float
+        Errors above so many units count linearly, h(x) = 2 huber abs(x) - huber², so that a few labels of another
+        kind weigh little; infinity for squares throughout.
+    label_scale : float or "fit"
+        Magnetic forces of the potential are this many times the labels, for sets whose energies and torques disagree
+        by a factor; "fit" takes the slope of energy on work (`ase-klm data check`) of the training part. It stands on
+        the card, and errors of magnetic forces are those of the labels as they are.
     """
 
     energy: float = 1.0
     forces: float = 1.0
     magnetic_forces: float = 1.0
     transverse: float = 1.0
+    huber: float = 0.3
+    label_scale: float | str = 1.0
 
     def __post_init__(self) -> None:
-        weights = [checked_number(getattr(self, part.name), f"loss.{part.name}", minimum=0.0) for part in fields(self)]
+        names = ("energy", "forces", "magnetic_forces", "transverse")
+        weights = [checked_number(getattr(self, name), f"loss.{name}", minimum=0.0) for name in names]
         if not any(weights):
             raise KLMError("all weights of the loss are zero", "nothing would be learned", "set one above zero")
+        if self.huber != math.inf:
+            checked_number(self.huber, "loss.huber", above=0.0)
+        if isinstance(self.label_scale, str) and self.label_scale != "fit":
+            raise KLMError(
+                f"loss.label_scale = {self.label_scale!r} is unknown", "it is a number, or 'fit'", "e.g. 1.0"
+            )
+        if self.label_scale != "fit":
+            checked_number(self.label_scale, "loss.label_scale", above=0.0)
 
     def __call__(self, predicted: AtomicValues, labels: AtomicValues) -> Tensor:
         """The loss, a scalar tensor."""
         error = AtomicErrors.of(predicted, labels)
         return (
-            self.energy / ENERGY_UNIT**2 * _mean_square(error.energy, error.energy_known)
-            + self.forces / FORCE_UNIT**2 * _mean_square(error.forces, error.forces_known)
-            + self.magnetic_forces / MAGNETIC_UNIT**2 * _mean_square(error.magnetic_forces, error.magnetic_known)
-            + self.transverse / MAGNETIC_UNIT**2 * _mean_square(error.across, error.magnetic_known)
+            self.energy * self._mean(error.energy / ENERGY_UNIT, error.energy_known)
+            + self.forces * self._mean(error.forces / FORCE_UNIT, error.forces_known)
+            + self.magnetic_forces * self._mean(error.magnetic_forces / MAGNETIC_UNIT, error.magnetic_known)
+            + self.transverse * self._mean(error.across / MAGNETIC_UNIT, error.magnetic_known)
         )
+
+    def _mean(self, error: Tensor, known: Tensor) -> Tensor:
+        size = error.abs()
+        inner = size.clamp_max(self.huber)
+        counted = inner * (2 * size - inner)  # x² up to the bend, then its tangent
+        return counted.sum() / known.sum().clamp_min(1)
 
 
 @dataclass(frozen=True)
@@ -178,10 +207,6 @@ def atomic_measures(predicted: AtomicValues, labels: AtomicValues) -> AtomicMeas
 
 def _difference(found: Tensor, given: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, found - given, torch.zeros_like(found))
-
-
-def _mean_square(error: Tensor, known: Tensor) -> Tensor:
-    return error.square().sum() / known.sum().clamp_min(1)
 
 
 def _rms(error: Tensor, known: Tensor) -> float:
