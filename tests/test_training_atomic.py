@@ -1,5 +1,6 @@
 """Training of networks of atoms and moments: masks against sums written out, resuming, files, and bad data."""
 
+import dataclasses
 import functools
 import math
 
@@ -10,7 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import nn
 
-from ase_klm import KLMError, MagNetCalculator, data, get_magnetic_forces, set_moments
+from ase_klm import KLMError, MagNetCalculator, data, get_magnetic_forces, plot, set_moments
 from ase_klm.cli import main
 from ase_klm.cli.train import trainer_from
 from ase_klm.data import Frame
@@ -101,10 +102,12 @@ def labelled(atoms, energy=None, forces=None, magnetic_forces=None):
     return Frame(atoms)
 
 
-def frames_of(number, seed=0, n=4, model=TEACHER):
+def frames_of(number, seed=0, n=4, model=TEACHER, rigid=False):
     found = []
     for i in range(number):
         atoms = structure(1000 * seed + i, n)
+        if rigid:
+            atoms.positions, atoms.cell = structure(0, n).positions, structure(0, n).cell
         graph = model.graph([atoms])
         x, cell, m = (
             torch.tensor(v) for v in (atoms.positions, atoms.cell.array[None], atoms.get_initial_magnetic_moments())
@@ -521,3 +524,48 @@ def test_wrong_configurations(tmp_path, old, new, hint):
     with pytest.raises(KLMError) as caught:
         trainer_from(path)
     assert hint in str(caught.value)
+
+
+def test_parity_of_atoms():
+    panels = plot.atomic_parity(*predict(network(), incomplete()))
+    assert [len(panel.lines) for panel in panels] == [2, 4, 4, 4]  # the diagonal and the components
+    _, labels = predict(network(), incomplete())
+    none = labels.forces * math.nan
+    panels = plot.atomic_parity(labels, dataclasses.replace(labels, forces=none))
+    assert not panels[1].axison
+    assert "RMSE 0 meV/atom" in panels[0].texts[0].get_text()
+    with pytest.raises(KLMError, match="2 axes were given for 4"):
+        plot.atomic_parity(labels, labels, ax=panels[:2])
+
+
+def test_label_scale(tmp_path):
+    """Energies that are twice what the magnetic forces say: with a scale fitted to the set both are learned."""
+    frames = [labelled(f.atoms, 2 * f.energy, None, f.magnetic_forces) for f in frames_of(30, rigid=True)]
+    run = trainer(tmp_path, train=frames, valid=frames_of(3), loss=AtomicLoss(label_scale="fit"))
+    assert run.problem.label_scale == pytest.approx(2.0, abs=0.1)
+    run.run()
+    assert files.card(run.best_path)["training"]["label_scale"] == round(run.problem.label_scale, 4)
+    twice = AtomicProblem(TEACHER, frames, frames, AtomicLoss(label_scale=0.5), Modern())
+    assert twice.quality().magnetic_forces == pytest.approx(rms(frames), rel=1e-9)  # 1 / 0.5 - 1 = 1
+    for wrong in (0.0, "slope"):
+        with pytest.raises(KLMError, match="label_scale"):
+            AtomicLoss(label_scale=wrong)
+    with pytest.raises(KLMError, match="finds no scale"):
+        trainer(tmp_path / "3", train=frames[:1], loss=AtomicLoss(label_scale="fit"))
+
+
+def rms(frames):
+    """Of the components of magnetic forces on atoms with moments."""
+    components = np.concatenate([f.magnetic_forces[f.moments.any(axis=1)].ravel() for f in frames])
+    return np.sqrt(np.mean(components**2))
+
+
+def test_shifts_keep_their_digits(tmp_path):
+    model = network(MagNet, layers=1, channels=4, sent=2, radial=4)
+    model.energy_shifts.copy_(torch.tensor([-12345.678901234, -431.123456789]))
+    expected = model.energy_shifts.clone()
+    files.save(tmp_path / "a.safetensors", model)
+    for other in (model.double().float(), files.load(tmp_path / "a.safetensors")):
+        assert other.energy_shifts.dtype == torch.float64
+        assert torch.equal(other.energy_shifts, expected)
+        assert other.dtype == torch.float32

@@ -9,7 +9,7 @@ from ase_klm.plot.colours import spin_colours
 from ase_klm.plot.labels import labels
 from ase_klm.plot.magnons import magnon_bands
 from ase_klm.plot.ovito import write_ovito
-from ase_klm.plot.parity import parity
+from ase_klm.plot.parity import atomic_parity, parity
 from ase_klm.plot.spectrum import spectrum
 from ase_klm.plot.structure_factor import structure_factor
 from ase_klm.plot.texture import texture
@@ -17,6 +17,7 @@ from ase_klm.plot.time_series import time_series
 
 __all__ = [
     "animate",
+    "atomic_parity",
     "bands",
     "labels",
     "magnon_bands",

@@ -1,4 +1,4 @@
-"""Predicted against labelled magnetic forces and torques, as figure 3 of Y. Miyazaki, arXiv:2305.03804."""
+"""Predicted against labelled energies, forces and magnetic forces, as figure 3 of Y. Miyazaki, arXiv:2305.03804."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from ase_klm.plot.axes import axes
 from ase_klm.validate import Array, checked_array
 
 QUANTITIES = ("field", "transverse field")
+_LABELS = ("energy_densities", "forces", "magnetic_forces")
 
 
 def parity(predicted: ArrayLike, labels: ArrayLike, moments: ArrayLike, ax: Any = None) -> Any:
@@ -45,24 +46,72 @@ def parity(predicted: ArrayLike, labels: ArrayLike, moments: ArrayLike, ax: Any 
             "give arrays of the same configurations in the same order",
         )
     e = directions(e)
-    panels = _panels(ax)
+    panels = _panels(ax, len(QUANTITIES))
     for panel, quantity, across in zip(panels, QUANTITIES, (False, True), strict=True):
         x, y = (_transverse(given, e), _transverse(found, e)) if across else (given, found)
-        low, high = min(x.min(), y.min()), max(x.max(), y.max())
-        panel.plot([low, high], [low, high], color="0.6", lw=0.8, zorder=1)
-        for component, letter in enumerate("xyz"):
-            panel.plot(x[:, component], y[:, component], ".", ms=2, alpha=0.5, rasterized=True, label=f"${letter}$")
-        error = np.sqrt(np.mean((x - y) ** 2))
-        panel.text(
-            0.04, 0.96, f"RMSE {error:.2e} eV/μ$_\\mathrm{{B}}$", transform=panel.transAxes, va="top", fontsize="small"
-        )
-        panel.locator_params(nbins=5)  # both axes alike, without labels that touch
-        panel.set_xlabel(f"{quantity}, label (eV/μ$_\\mathrm{{B}}$)")
-        panel.set_ylabel(f"{quantity}, predicted (eV/μ$_\\mathrm{{B}}$)")
-        panel.set_aspect("equal")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(loc="lower right", frameon=False, fontsize="small", markerscale=4, handletextpad=0.2)
+        _draw(panel, y, x, quantity, "eV/μ$_\\mathrm{B}$", ".2e")
     return panels
+
+
+def atomic_parity(predicted: Any, labels: Any, ax: Any = None) -> Any:
+    """Energies, forces and magnetic forces of atoms and moments, predicted against labelled, where labels are known.
+
+    Energies are those of an atom without their mean over the labels. Root mean square errors stand in the corners.
+
+    Parameters
+    ----------
+    predicted, labels : AtomicValues
+        Those of `training.predict`.
+    ax : sequence of four matplotlib.axes.Axes, optional
+        Default: a new figure.
+
+    Returns
+    -------
+    ndarray of matplotlib.axes.Axes
+        Four: energy, forces, magnetic forces, and their part across the moment; empty without labels.
+    """
+    panels = _panels(ax, 4)
+    found, given = ({name: _rows(getattr(values, name)) for name in _LABELS} for values in (predicted, labels))
+    e, whole = _rows(labels.directions), ~_rows(labels.transverse_only)[:, 0].astype(bool)
+    middle = np.nanmean(given["energy_densities"]) if np.isfinite(given["energy_densities"]).any() else 0.0
+    magnetic = "magnetic_forces"
+    drawn = (
+        ("energy", "meV/atom", *(values["energy_densities"] - middle for values in (found, given))),
+        ("force", "meV/Å", found["forces"], given["forces"]),
+        ("magnetic force", "meV/μ$_\\mathrm{B}$", found[magnetic][whole], given[magnetic][whole]),
+        ("across the moment", "meV/μ$_\\mathrm{B}$", *(_transverse(v[magnetic], e) for v in (found, given))),
+    )
+    for panel, (quantity, unit, y, x) in zip(panels, drawn, strict=True):
+        known = np.isfinite(x).all(axis=1)
+        if known.any():
+            _draw(panel, 1e3 * y[known], 1e3 * x[known], quantity, unit, ".3g")
+        else:
+            panel.set_axis_off()
+    return panels
+
+
+def _draw(panel: Any, found: Array, given: Array, quantity: str, unit: str, digits: str) -> None:
+    """Components (n, 1 or 3) of one quantity, with the diagonal and the error."""
+    low, high = min(given.min(), found.min()), max(given.max(), found.max())
+    panel.plot([low, high], [low, high], color="0.6", lw=0.8, zorder=1)
+    for component, letter in zip(range(given.shape[1]), "xyz", strict=False):
+        points = given[:, component], found[:, component]
+        panel.plot(*points, ".", ms=2, alpha=0.5, rasterized=True, label=f"${letter}$")
+    error = np.sqrt(np.mean((given - found) ** 2))
+    panel.text(0.04, 0.96, f"RMSE {error:{digits}} {unit}", transform=panel.transAxes, va="top", fontsize="small")
+    panel.locator_params(nbins=5)  # both axes alike, without labels that touch
+    panel.set_xlabel(f"{quantity}, label ({unit})")
+    panel.set_ylabel(f"{quantity}, predicted ({unit})")
+    panel.set_aspect("equal")
+    panel.spines[["top", "right"]].set_visible(False)
+    if given.shape[1] > 1:
+        panel.legend(loc="lower right", frameon=False, fontsize="small", markerscale=4, handletextpad=0.2)
+
+
+def _rows(values: Any) -> Array:
+    """A tensor of n numbers or vectors, shape (n, 1) or (n, 3)."""
+    array = np.asarray(values.detach().cpu(), dtype=np.float64)
+    return array.reshape(len(array), -1)
 
 
 def _vectors(values: ArrayLike, name: str) -> Array:
@@ -82,16 +131,16 @@ def _transverse(fields: Array, e: Array) -> Array:
     return fields - np.sum(fields * e, axis=-1, keepdims=True) * e
 
 
-def _panels(ax: Any) -> Any:
+def _panels(ax: Any, number: int) -> Any:
     if ax is None:
         import matplotlib.pyplot as plt
 
-        return plt.subplots(1, 2, figsize=(8.0, 4.0), layout="constrained")[1]
+        return plt.subplots(1, number, figsize=(4.0 * number, 4.0), layout="constrained")[1]
     panels = np.atleast_1d(np.asarray(ax, dtype=object)).ravel()
-    if len(panels) != len(QUANTITIES):
+    if len(panels) != number:
         raise KLMError(
-            f"{len(panels)} axes were given for {len(QUANTITIES)} quantities",
+            f"{len(panels)} axes were given for {number} quantities",
             "each has its own panel",
-            "make them by plt.subplots(1, 2), or leave ax out",
+            f"make them by plt.subplots(1, {number}), or leave ax out",
         )
     return np.array([axes(panel) for panel in panels], dtype=object)
