@@ -32,7 +32,7 @@ from ase_klm.training import (
     predict,
 )
 from ase_klm.training.atomic import AtomicProblem
-from ase_klm.training.atomic_loss import ENERGY_UNIT, FORCE_UNIT, MAGNETIC_UNIT
+from ase_klm.training.atomic_loss import FINEST, Spreads
 from ase_klm.training.problem import Batch
 from ase_klm.training.structures import Structures, derivatives
 
@@ -162,16 +162,16 @@ def test_loss_against_numbers_by_hand():
     found = values(
         [1.5, 9.0], [[1.0, 2, 2], [9.0] * 3, [0.0] * 3], [[0.3, 0, 0.4], [7.0, 0.1, 0], [9.0] * 3], e, [False] * 3
     )
-    squares = functools.partial(AtomicLoss, huber=math.inf)
+    squares, one = functools.partial(AtomicLoss, huber=math.inf), Spreads(1.0, 1.0, 1.0, 1.0)
     # forces (1 + 4 + 4)/6; magnetic forces (0.09 + 0.16 + 0.01)/6, across 0.1/6
-    assert float(squares(1, 0, 0, 0)(found, labels)) * ENERGY_UNIT**2 == pytest.approx(0.25)
-    assert float(squares(0, 1, 0, 0)(found, labels)) * FORCE_UNIT**2 == pytest.approx(1.5)
-    assert float(squares(0, 0, 1, 0)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.26 / 6)
-    assert float(squares(0, 0, 0, 1)(found, labels)) * MAGNETIC_UNIT**2 == pytest.approx(0.1 / 6)
-    terms = 2 * 0.25 / ENERGY_UNIT**2 + 3 * 1.5 / FORCE_UNIT**2 + (4 * 0.26 / 6 + 5 * 0.1 / 6) / MAGNETIC_UNIT**2
-    assert float(squares(2, 3, 4, 5)(found, labels)) == pytest.approx(terms)
-    bend = 0.1 / ENERGY_UNIT  # an error of 0.5 eV bends at 0.1 eV: 2 · 0.1 · 0.5 - 0.1²
-    assert float(AtomicLoss(1, 0, 0, 0, huber=bend)(found, labels)) * ENERGY_UNIT**2 == pytest.approx(0.09)
+    assert float(squares(1, 0, 0, 0)(found, labels, one)) == pytest.approx(0.25)
+    assert float(squares(0, 1, 0, 0)(found, labels, one)) == pytest.approx(1.5)
+    assert float(squares(0, 0, 1, 0)(found, labels, one)) == pytest.approx(0.26 / 6)
+    assert float(squares(0, 0, 0, 1)(found, labels, one)) == pytest.approx(0.1 / 6)
+    spreads = Spreads(0.2, 0.3, 0.5, 0.7)
+    terms = 2 * 0.25 / 0.2**2 + 3 * 1.5 / 0.3**2 + 4 * 0.26 / 6 / 0.5**2 + 5 * 0.1 / 6 / 0.7**2
+    assert float(squares(2, 3, 4, 5)(found, labels, spreads)) == pytest.approx(terms)
+    assert float(AtomicLoss(1, 0, 0, 0, huber=0.1)(found, labels, one)) == pytest.approx(0.09)  # 2 · 0.1 · 0.5 - 0.1²
     quality = atomic_measures(found, labels)
     assert quality.energy == pytest.approx(0.5)
     assert quality.forces == pytest.approx(1.5**0.5)
@@ -182,7 +182,22 @@ def test_loss_against_numbers_by_hand():
     assert all(math.isnan(number) for number in atomic_measures(nothing, nothing).numbers.values())
 
 
-def by_hand(model, frames, loss):
+def test_spreads_of_labels():
+    nan = [math.nan] * 3
+    e = [[0.0, 0, 1], [1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    fields = [[0.3, 0, 0.4], [0, 0.2, 0], [0, 0, 0.6], nan]
+    labels = values([-1.0, -3.0, -1.5], [[3.0, 0, 0], nan, nan, nan], fields, e, [False, True, False, False])
+    fractions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    found = Spreads.of(labels, fractions)
+    assert found.energy == pytest.approx((2 * 0.25**2 / 3) ** 0.5)  # two of one species around their mean
+    assert found.forces == pytest.approx(3**0.5)
+    assert found.magnetic_forces == pytest.approx(((0.09 + 0.16 + 0.04 + 0.36) / 9) ** 0.5)
+    assert found.transverse == pytest.approx(((0.09 + 0.04) / 9) ** 0.5)
+    nothing = values([math.nan], [nan], [nan], [[0.0, 0, 0]], [False])
+    assert Spreads.of(nothing, fractions[:1]) == Spreads(*FINEST)
+
+
+def by_hand(model, frames, loss, spreads):
     """The loss as in the docstring, frame by frame and atom by atom."""
     energies, forces, magnetic, across = [], [], [], []
     for frame in frames:
@@ -210,10 +225,10 @@ def by_hand(model, frames, loss):
         return sum(squares) / len(squares)
 
     return (
-        loss.energy * mean(energies) / ENERGY_UNIT**2
-        + loss.forces * mean(forces) / FORCE_UNIT**2
-        + loss.magnetic_forces * mean(magnetic) / MAGNETIC_UNIT**2
-        + loss.transverse * mean(across) / MAGNETIC_UNIT**2
+        loss.energy * mean(energies) / spreads.energy**2
+        + loss.forces * mean(forces) / spreads.forces**2
+        + loss.magnetic_forces * mean(magnetic) / spreads.magnetic_forces**2
+        + loss.transverse * mean(across) / spreads.transverse**2
     )
 
 
@@ -226,7 +241,7 @@ def test_gradients_with_missing_labels_are_those_written_out(make):
     weights = list(model.parameters())
     for chosen in ((0, 1, 2, 3, 4, 5), (5, 2, 3)):
         found = problem.loss(Batch(0, chosen), torch.Generator())
-        expected = by_hand(model, [frames[i] for i in chosen], loss)
+        expected = by_hand(model, [frames[i] for i in chosen], loss, problem.spreads)
         assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
         gradients = [torch.autograd.grad(one, weights, allow_unused=True) for one in (found, expected)]
         for a, b in zip(*gradients, strict=True):
@@ -289,7 +304,7 @@ def test_a_small_magnet_learns(tmp_path):
     model = network(MagNet, layers=1, channels=8, sent=4, radial=4, spin_orbit=False)
     options = {
         "recipe": Modern(learning_rate=0.01, batch=3, warmup=5, ema=0.9),
-        "loss": AtomicLoss(0.001, 1.0, 0.05, 0.0, huber=math.inf),
+        "loss": AtomicLoss(huber=math.inf),
     }
     run = trainer(tmp_path, model=model, train=frames_of(30), epochs=15, **options)
     run.problem.calibrate(False)
@@ -322,11 +337,11 @@ class KillingLoss(AtomicLoss):
 
     left = math.inf
 
-    def __call__(self, predicted, labels):
+    def __call__(self, predicted, labels, spreads):
         KillingLoss.left -= 1
         if KillingLoss.left < 0:
             raise Killed
-        return super().__call__(predicted, labels)
+        return super().__call__(predicted, labels, spreads)
 
 
 @pytest.mark.parametrize("recipe", [Modern(batch=2, warmup=3, spin_rotations=True), PlateauAdam(patience=1, batch=3)])

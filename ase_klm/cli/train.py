@@ -22,11 +22,11 @@ A configuration:
     transverse = 1.0
 
     [loss]                          # of atoms and moments
-    energy = 1.0                    # in units of (3e-4 eV/atom)⁻²
-    forces = 1.0                    # (1e-2 eV/Å)⁻²
-    magnetic_forces = 1.0           # (5e-3 eV/μB)⁻²
-    transverse = 1.0                # the same, once more for the part across the moment
-    huber = 0.3                     # larger errors, in these units, count linearly
+    energy = 1.0                    # weights of errors in units of the spread of the labels
+    forces = 1.0
+    magnetic_forces = 1.0
+    transverse = 1.0                # once more for the part across the moment
+    huber = 0.1                     # larger errors, in these units, count linearly
     label_scale = "fit"             # or a number: magnetic forces in units of their labels (1.0)
 
     [recipe]                        # all of it optional

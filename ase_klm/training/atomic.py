@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ase_klm.data import work
 from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models.atomic import AtomicNetwork
-from ase_klm.training.atomic_loss import AtomicLoss, AtomicMeasures, AtomicValues, atomic_measures
+from ase_klm.training.atomic_loss import AtomicLoss, AtomicMeasures, AtomicValues, Spreads, atomic_measures
 from ase_klm.training.problem import Batch, Problem, Validation
 from ase_klm.training.quality import Quality
 from ase_klm.training.recipes import Recipe
@@ -44,17 +45,19 @@ class AtomicProblem(Problem):
         self.labels = Structures.joined(self.validation).labels
         self._check_weights()
         self.label_scale = _label_scale(loss, training)
+        every = Structures.joined(self.training)
+        self.spreads = Spreads.of(every.labels, every.composition(len(model.species)) / every.sizes[:, None])
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         chosen = Structures.joined([self.training[i] for i in batch.chosen])
         if self.recipe.spin_rotations:
             chosen = chosen.turned(generator)
         predicted = derivatives(self.model, chosen, training=True)
-        return self.weighted(predicted.as_labelled(self.label_scale), chosen.labels)
+        return self.weighted(predicted.as_labelled(self.label_scale), chosen.labels, self.spreads)
 
     def validate(self) -> Validation:
         predicted = predicted_by(self.model, self.validation).as_labelled(self.label_scale)
-        loss = float(self.weighted(predicted, self.labels))
+        loss = float(self.weighted(predicted, self.labels, self.spreads))
         return Validation(loss, loss, atomic_measures(predicted, self.labels))
 
     def quality(self) -> AtomicMeasures:
@@ -70,9 +73,7 @@ class AtomicProblem(Problem):
             model.calibrate(*placed, every.energies, every.forces, every.magnetic_forces)
         found, given = predicted_by(model, self.training), every.labels
         rest = (given.energy_densities - found.energy_densities) * every.sizes
-        composition = torch.zeros(len(every), len(model.species), dtype=torch.float64, device=rest.device)
-        places = every.graph.structure, every.graph.species
-        composition.index_put_(places, torch.ones_like(every.moments[:, 0]), accumulate=True)
+        composition = every.composition(len(model.species))
         known = rest.isfinite()
         if bool(known.any()):
             model.energy_shifts += torch.linalg.pinv(composition[known]) @ rest[known]
@@ -91,7 +92,11 @@ class AtomicProblem(Problem):
     def card(self, quality: Quality) -> dict[str, Any]:
         numbers = {name: value for name, value in quality.numbers.items() if math.isfinite(value)}
         return {
-            "training": {**_contents(self.training), "label_scale": round(self.label_scale, 4)},
+            "training": {
+                **_contents(self.training),
+                "label_scale": round(self.label_scale, 4),
+                "spreads": asdict(self.spreads),
+            },
             "errors": {**_contents(self.validation), **numbers, "units": quality.note},
         }
 

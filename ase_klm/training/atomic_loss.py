@@ -19,8 +19,8 @@ from ase_klm.training.quality import Panel, Quality
 from ase_klm.validate import checked_number
 from ase_klm.vectors import transverse
 
-ENERGY_UNIT, FORCE_UNIT, MAGNETIC_UNIT = 3e-4, 1e-2, 5e-3
-"""eV an atom, eV/Å, eV/μB. A tenth of each is a good error for an oxide: then all terms of the loss are alike."""
+FINEST = (1e-5, 1e-3, 1e-4, 1e-4)
+"""Spreads of labels count as at least so much, about what DFT can resolve: eV an atom, eV/Å, eV/μB (twice)."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +82,43 @@ class AtomicErrors:
 
 
 @dataclass(frozen=True)
-class AtomicLoss:
-    """energy <h(ΔE/Nε)> + forces <h(ΔF/f)> + magnetic_forces <h(ΔF_m/b)> + transverse <h(ΔF_m⊥/b)>, h(x) = x² at first.
+class Spreads:
+    """Root mean squares of the labels of a training set, the units in which its loss measures errors.
 
-    Means over the structures of a batch, or over components of vectors, as far as labels are known; of magnetic forces
-    of which only the part across the moment is known, that along it counts as right. The units are ε = 3e-4 eV an
-    atom, f = 1e-2 eV/Å and b = 5e-3 eV/μB: ten times what is a good error for an oxide, so that terms with equal
-    weights come out alike.
+    Attributes
+    ----------
+    energy : float
+        Of E/N around a fit by composition, eV.
+    forces, magnetic_forces, transverse : float
+        Of a component, eV/Å and eV/μB.
+    """
+
+    energy: float
+    forces: float
+    magnetic_forces: float
+    transverse: float
+
+    @classmethod
+    def of(cls, labels: AtomicValues, fractions: Tensor) -> "Spreads":
+        """Of labels, and of the fractions of each species in each structure, shape (S, species)."""
+        known = labels.energy_densities.isfinite()
+        rest = labels.energy_densities[known].double()
+        if len(rest):
+            rest = rest - fractions[known] @ (torch.linalg.pinv(fractions[known]) @ rest)
+        zeros = (torch.zeros_like(v) for v in (labels.energy_densities, labels.forces, labels.magnetic_forces))
+        error = AtomicErrors.of(AtomicValues(*zeros, labels.directions, labels.transverse_only), labels)
+        magnetic = (_rms(part, error.magnetic_known) for part in (error.magnetic_forces, error.across))
+        found = (_rms(rest, torch.ones_like(rest, dtype=torch.bool)), _rms(error.forces, error.forces_known), *magnetic)
+        return cls(*(max(value, finest) if value > 0 else finest for value, finest in zip(found, FINEST, strict=True)))
+
+
+@dataclass(frozen=True)
+class AtomicLoss:
+    """energy <h(ΔE/N)> + forces <h(ΔF)> + magnetic_forces <h(ΔF_m)> + transverse <h(ΔF_m⊥)>, h(x) = x² at first.
+
+    Errors are in units of the spread of each label in training. Means over the structures of a batch, or over
+    components of vectors, as far as labels are known; of magnetic forces of which only the part across the moment is
+    known, that along it counts as right.
 
     Attributes
     ----------
@@ -97,8 +127,8 @@ class AtomicLoss:
     transverse : float
         Extra weight of the part of the magnetic force across the moment, which is what turns it.
     huber : float
-        Errors above so many units count linearly, h(x) = 2 huber abs(x) - huber², so that a few labels of another
-        kind weigh little; infinity for squares throughout.
+        Errors above this part of the spread count linearly, h(x) = 2 huber abs(x) - huber², so that a few labels of
+        another kind weigh little; infinity for squares throughout.
     label_scale : float or "fit"
         Magnetic forces of the potential are this many times the labels, for sets whose energies and torques disagree
         by a factor; "fit" takes the slope of energy on work (`ase-klm data check`) of the training part. It stands on
@@ -109,7 +139,7 @@ class AtomicLoss:
     forces: float = 1.0
     magnetic_forces: float = 1.0
     transverse: float = 1.0
-    huber: float = 0.3
+    huber: float = 0.1
     label_scale: float | str = 1.0
 
     def __post_init__(self) -> None:
@@ -126,14 +156,14 @@ class AtomicLoss:
         if self.label_scale != "fit":
             checked_number(self.label_scale, "loss.label_scale", above=0.0)
 
-    def __call__(self, predicted: AtomicValues, labels: AtomicValues) -> Tensor:
+    def __call__(self, predicted: AtomicValues, labels: AtomicValues, spreads: Spreads) -> Tensor:
         """The loss, a scalar tensor."""
         error = AtomicErrors.of(predicted, labels)
         return (
-            self.energy * self._mean(error.energy / ENERGY_UNIT, error.energy_known)
-            + self.forces * self._mean(error.forces / FORCE_UNIT, error.forces_known)
-            + self.magnetic_forces * self._mean(error.magnetic_forces / MAGNETIC_UNIT, error.magnetic_known)
-            + self.transverse * self._mean(error.across / MAGNETIC_UNIT, error.magnetic_known)
+            self.energy * self._mean(error.energy / spreads.energy, error.energy_known)
+            + self.forces * self._mean(error.forces / spreads.forces, error.forces_known)
+            + self.magnetic_forces * self._mean(error.magnetic_forces / spreads.magnetic_forces, error.magnetic_known)
+            + self.transverse * self._mean(error.across / spreads.transverse, error.magnetic_known)
         )
 
     def _mean(self, error: Tensor, known: Tensor) -> Tensor:

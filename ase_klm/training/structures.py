@@ -105,6 +105,11 @@ class Structures:
         """Number of atoms of each structure, shape (S,)."""
         return torch.bincount(self.graph.structure, minlength=len(self))
 
+    def composition(self, species: int) -> Tensor:
+        """Atoms of each of so many species in each structure, shape (S, species)."""
+        kinds = torch.nn.functional.one_hot(self.graph.species, species).to(self.energies)
+        return self.energies.new_zeros(len(self), species).index_add(0, self.graph.structure, kinds)
+
     @property
     def labels(self) -> AtomicValues:
         """As they stand in a loss."""

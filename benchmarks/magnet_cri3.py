@@ -1,0 +1,113 @@
+"""A MagNet of monolayer CrI3, taught by `potentials.cri3_model`: labels, training, and how well it does.
+
+    OMP_NUM_THREADS=1 python benchmarks/magnet_cri3.py FOLDER --minutes 40
+
+The sampling is that of Z. Yuan et al., Quantum Frontiers 3, 8 (2024): 200 structures of 3×3 cells in equilibrium whose
+moments are tilted by up to 10° from a ferromagnet, and 400 of 2×2 cells with displacements of up to 0.1 Å along each
+axis and random moments; of both, 8 of 10 to train. Labels are those of the model, not of density functional theory.
+
+Writes tilted.npz and random.npz (labels), best.safetensors and parity.png to FOLDER, and prints root mean square errors
+and their ratios to the spread of the labels, of both kinds of structures. A training that was cut short goes on.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from ase_klm import SpinCalculator, data, lattices, plot, potentials, set_moments, textures
+from ase_klm.models.magnet import MagNet
+from ase_klm.training import AtomicLoss, AtomicValues, Modern, Trainer, atomic_measures, predict, split
+
+LENGTH = 3.0  # μB
+TILT = np.radians(10)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--minutes", type=float, default=40.0, help="of training (%(default)s)")
+    parser.add_argument("--layers", type=int, default=1)
+    parser.add_argument("--cutoff", type=float, default=8.5, help="Å (%(default)s)")
+    parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=5e-3)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+
+    kinds = {"tilted": _labelled(options.folder / "tilted.npz", tilted, 200),
+             "random": _labelled(options.folder / "random.npz", displaced, 400)}  # fmt: skip
+    parts = {name: split(frames, 0.2, seed=0) for name, frames in kinds.items()}
+    training, validation = ([frame for part in parts.values() for frame in part[k]] for k in (0, 1))
+    model = MagNet.seeded(
+        0, ("Cr", "I"), cutoff=options.cutoff, layers=options.layers, channels=options.channels, spin_orbit=True
+    )
+    recipe = Modern(learning_rate=options.learning_rate, batch=4, ema=0.99)
+    loss = AtomicLoss(energy=0.1)
+    trainer = Trainer(
+        model, training, validation, options.folder, recipe, loss, minutes=options.minutes, device=options.device
+    )
+    trainer.run()
+    print(f"{model.n_weights} weights, {trainer.progress.step} steps in {trainer.progress.seconds / 60:.1f} min")
+    for name, (_, frames) in parts.items():
+        predicted, labels = predict(model, frames)
+        found, spread = atomic_measures(predicted, labels), atomic_measures(_mean(labels), labels)
+        print(f"{name}: {found}")
+        ratios = {key: value / spread.numbers[key] for key, value in found.numbers.items() if key != "correlation"}
+        print("  over the spread of the labels: " + ", ".join(f"{key} {value:.2%}" for key, value in ratios.items()))
+    panels = plot.atomic_parity(*predict(model, validation))
+    panels[0].figure.savefig(options.folder / "parity.png", dpi=150)
+
+
+def tilted(rng: np.random.Generator) -> Atoms:
+    """3×3 cells in equilibrium, moments within 10° of a common direction."""
+    atoms = lattices.cri3_monolayer((3, 3))
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    chromium = atoms.symbols == "Cr"
+    angles, azimuths = TILT * rng.uniform(size=chromium.sum()), 2 * np.pi * rng.uniform(size=chromium.sum())
+    first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
+    first /= np.linalg.norm(first)
+    second = np.cross(axis, first)
+    around = np.outer(np.cos(azimuths), first) + np.outer(np.sin(azimuths), second)
+    moments = np.zeros((len(atoms), 3))
+    moments[chromium] = LENGTH * (np.cos(angles)[:, None] * axis + np.sin(angles)[:, None] * around)
+    set_moments(atoms, moments)
+    return atoms
+
+
+def displaced(rng: np.random.Generator) -> Atoms:
+    """2×2 cells, displaced at random, with random moments of slightly different lengths."""
+    atoms = lattices.cri3_monolayer((2, 2))
+    textures.random(atoms, seed=rng)
+    moments = atoms.get_initial_magnetic_moments() * rng.uniform(0.97, 1.03, size=(len(atoms), 1)) * LENGTH
+    moments[atoms.symbols == "I"] = 0.0
+    set_moments(atoms, moments)
+    atoms.positions += rng.uniform(-0.1, 0.1, size=(len(atoms), 3))
+    return atoms
+
+
+def _labelled(path: Path, make, number: int):
+    """Frames with the labels of the model, from a file or made anew."""
+    if not path.exists():
+        rng, frames = np.random.default_rng(0), []
+        for _ in range(number):
+            atoms = make(rng)
+            atoms.calc = SpinCalculator(potentials.cri3_model())
+            atoms.get_potential_energy()
+            frames.append(atoms)
+        data.write(path, frames)
+    return data.read(path)
+
+
+def _mean(labels: AtomicValues) -> AtomicValues:
+    """The mean energy, and no forces."""
+    energies = labels.energy_densities.mean().expand_as(labels.energy_densities)
+    zero = torch.zeros_like(labels.forces)
+    return AtomicValues(energies, zero, zero, labels.directions, labels.transverse_only)
+
+
+if __name__ == "__main__":
+    main()
