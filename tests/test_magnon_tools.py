@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ase.spectrum.band_structure import BandStructure
+from pages import ROOT, blocks, page, section
 from PIL import Image
 
 from ase_klm import LLGDynamics, Magnons, SpinCalculator, data, get_moments, lattices, plot, set_moments, textures
@@ -24,7 +25,6 @@ from ase_klm.moments import directions
 from ase_klm.potentials import Exchange, Kondo, UniaxialAnisotropy, Zeeman, potential_of
 from ase_klm.units import FS, HBAR
 
-DOCS = Path(__file__).parents[1] / "docs"
 J1, K = -4.5e-3, 0.5e-3
 
 
@@ -398,19 +398,12 @@ def test_write_bands_refuses_other_endings(tmp_path):
 # the page
 
 
-PAGE = (DOCS / "magnons.md").read_text(encoding="utf-8")
-
-
-def blocks(language, text=PAGE):
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [block for name, block in found if name == language]
+PAGE = page("docs/magnons.md")
 
 
 def test_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    (section,) = re.findall(r"^## Magnons\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
-    (block,) = blocks("python", section)
+    (block,) = blocks(section(page("README.md"), "Magnons"), "python")
     exec(block, {})
     assert Path("bands.png").exists()
 
@@ -418,13 +411,13 @@ def test_readme_runs(tmp_path, monkeypatch):
 def test_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec("\n".join(blocks("python")), names)
+    exec("\n".join(blocks(PAGE, "python")), names)
     for picture in re.findall(r"\(images/(\w+\.png)\)", PAGE):
-        assert (DOCS / "images" / picture).stat().st_size < 150_000
+        assert (ROOT / "docs" / "images" / picture).stat().st_size < 150_000
     data.write("cri3.extxyz", names["crystal"])
-    (toml,) = blocks("toml")
+    (toml,) = blocks(PAGE, "toml")
     Path("cri3.toml").write_text(toml, encoding="utf-8")
-    (command,) = (block for block in blocks("") if block.startswith("ase-klm"))
+    (command,) = (block for block in blocks(PAGE, "") if block.startswith("ase-klm"))
     assert main(command.replace("\\\n", " ").split()[1:]) == 0
     found = json.loads(Path("bands.json").read_text(encoding="utf-8"))["models"][0]["energies"]
     np.testing.assert_allclose(found[0], names["without"].frequencies((0, 0, 0))[0], atol=1e-12)

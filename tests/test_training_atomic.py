@@ -3,12 +3,17 @@
 import dataclasses
 import functools
 import math
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from pages import ROOT, blocks, page
 from torch import nn
 
 from ase_klm import KLMError, MagNetCalculator, data, get_magnetic_forces, plot, set_moments
@@ -584,3 +589,23 @@ def test_shifts_keep_their_digits(tmp_path):
         assert other.energy_shifts.dtype == torch.float64
         assert torch.equal(other.energy_shifts, expected)
         assert other.dtype == torch.float32
+
+
+def test_the_page(tmp_path, monkeypatch):
+    """docs/magnet.md as its readers would follow it, with less data and in less time."""
+    monkeypatch.chdir(tmp_path)
+    text = page("docs/magnet.md")
+    frames = frames_of(15, rigid=True)
+    data.write("nio.npz", frames)
+    assert main(["data", "check", "nio.npz", "--picture", "check.png"]) == 0
+    (toml,) = blocks(text, "toml")
+    Path("nio.toml").write_text(toml.replace("minutes = 30", "minutes = 0.02"), encoding="utf-8")
+    assert main(["train", "nio.toml", "--quiet"]) == 0
+    write("POSCAR", frames[0].atoms, format="vasp")
+    use, python = blocks(text, "python")
+    exec(use.replace("fmax=0.01", "fmax=0.01, steps=1"), {"moments": frames[0].moments})
+    shutil.rmtree("nio")
+    exec(python.replace("minutes=30", "minutes=0.02"), {})
+    assert Path("parity.png").exists()
+    for picture in re.findall(r"\(images/(\w+\.png)\)", text):
+        assert (ROOT / "docs" / "images" / picture).stat().st_size < 150_000
