@@ -22,6 +22,8 @@ from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
 from ase_klm.potentials.exchange import Bond, Exchange
+from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
+from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
 from ase_klm.potentials.zeeman import Zeeman
@@ -371,18 +373,24 @@ class ExchangeCalculator(_ParametrisedCalculator):
     """Bilinear exchange of directions in a Zeeman field; see `potentials.Exchange` for the parameters.
 
     E = Σ_bonds e_i·M·e_j + Σ_i e_i·A_i·e_i - Σ_i f_i·e_i - Σ_i field·m_i, every bond once, M > 0 antiferromagnetic.
+    Exchange that depends on distance gives atomic forces and stress (`potentials.ExchangeOfDistance`).
 
     Parameters
     ----------
     shells : mapping, optional
         {shell: M} in eV, shells counted among the magnetic atoms; M a number, a symmetric matrix, or a function of
-        the bond vector.
+        the bond vector, found once; or, followed while atoms move, a function of distance such as
+        `potentials.Exponential`, a `potentials.Kitaev` or Dzyaloshinskii-Moriya term, or a list of these.
     bonds : sequence, optional
         (i, j, (n1, n2, n3), M) with M in eV.
     onsite, site_fields : array_like, optional
         A, shape (N, 3, 3), and f, shape (N, 3), in eV.
     field : array_like
         eV/μB, shape (3,) or (N, 3).
+    function : DistanceFunction, optional
+        Exchange of all magnetic pairs that are nearer than the cutoff, e.g. `potentials.BetheSlater`.
+    cutoff : float, optional
+        Å, with `function` only.
     device : str
         "cpu" or "cuda".
     """
@@ -395,12 +403,39 @@ class ExchangeCalculator(_ParametrisedCalculator):
         site_fields: Any = None,
         field: Any = (0.0, 0.0, 0.0),
         device: str = "cpu",
+        function: DistanceFunction | None = None,
+        cutoff: float | None = None,
     ) -> None:
-        super().__init__(device=device, shells=shells, bonds=bonds, onsite=onsite, site_fields=site_fields, field=field)
+        super().__init__(
+            device=device,
+            shells=shells,
+            bonds=bonds,
+            onsite=onsite,
+            site_fields=site_fields,
+            field=field,
+            function=function,
+            cutoff=cutoff,
+        )
 
     @staticmethod
-    def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
-        return Exchange(**parameters) + Zeeman(field)
+    def _build(
+        shells: Any = None,
+        field: Any = (0.0, 0.0, 0.0),
+        function: DistanceFunction | None = None,
+        cutoff: float | None = None,
+        **parameters: Any,
+    ) -> Potential:
+        moving = {}
+        if isinstance(shells, Mapping):
+            moving = {shell: value for shell, value in shells.items() if follows_distance(value)}
+            shells = {shell: value for shell, value in shells.items() if shell not in moving}
+        fixed = Exchange(shells, **parameters) + Zeeman(field)
+        if not moving and function is None and cutoff is None:
+            return fixed
+        of_distance = ExchangeOfDistance(moving, function, cutoff)
+        if not shells and all(value is None for value in parameters.values()):
+            return of_distance + Zeeman(field)
+        return of_distance + fixed
 
 
 def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:

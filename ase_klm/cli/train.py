@@ -58,7 +58,7 @@ from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork
-from ase_klm.models.files import AnyNetwork
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.training import RECIPES, Recipe, Trainer, split
 from ase_klm.training.dataset import common_hamiltonian
 from ase_klm.training.start import problem_type
@@ -138,7 +138,7 @@ def _read(names: Any, folder: Path) -> list[Frame]:
 
 def _model(
     section: dict[str, Any], frames: list[Frame], folder: Path, seed: int
-) -> tuple[AnyNetwork | None, str | Path | None]:
+) -> tuple[TrainedNetwork | None, str | Path | None]:
     """A network with random weights, or where the weights to start from are."""
     if "start" in section:
         check_keys(section, ("start",), "[model] with a start")
@@ -156,7 +156,7 @@ def _model(
     defaults = _of_atoms(frames) if atomic else _of_lattice(frames)
     arguments = {name: value for name, value in defaults.items() if name in known} | hyperparameters
     try:
-        model: AnyNetwork = (
+        model: TrainedNetwork = (
             network.seeded(seed, **arguments) if atomic else network.for_atoms(frames[0].atoms, seed=seed, **arguments)
         )
     except KLMError:

@@ -13,6 +13,9 @@ from ase_klm.errors import KLMError
 VACUUM = 10.0
 """Length of a non-periodic cell vector in units of the lattice constant."""
 
+CRI3_IODINE = 0.3507, 1.571
+"""Iodine of CrI3: distance from the axis of a hexagon in units of a, and height above the chromium plane in Å."""
+
 
 def chain(size: int | tuple[int] = 1, a: float = 1.0, symbol: str = "Fe") -> Atoms:
     """Chain along x with `size` sites at distance `a` (Å)."""
@@ -72,6 +75,39 @@ def face_centred_cubic(size: tuple[int, int, int] = (1, 1, 1), a: float = 1.0, s
     """Face-centred cubic lattice in its cubic cell of four sites; `a` (Å) is the cube's edge."""
     half = _checked(a) / 2
     return _build(a * np.eye(3), [(0, 0, 0), (0, half, half), (half, 0, half), (half, half, 0)], size, a, symbol)
+
+
+def cri3_monolayer(size: tuple[int, int] = (1, 1), a: float = 6.867, vacuum: float = 10.0) -> Atoms:
+    """Monolayer of CrI3, two Cr and six I a cell, between layers of `vacuum` (Å) above and below.
+
+    The chromium atoms come first and are numbered as in `honeycomb`; they alone shall get moments, of about 3 μB.
+
+    The layer is that of the low-temperature phase, R-3 with a = 6.867 Å: M. A. McGuire, H. Dixit, V. R. Cooper,
+    B. C. Sales, Chem. Mater. 27, 612 (2015). Iodine stands 0.3507 a from the centre of a hexagon and 1.571 Å above or
+    below chromium, 2.73 Å away from two of them. These are rounded coordinates of that phase, in which the small turn
+    of iodine about the centres is left out; a single layer then has the symmetry D3d.
+
+    Parameters
+    ----------
+    a : float
+        Lattice constant, Å; it scales the plane, not the height.
+    """
+    a1, a2 = _triangular_vectors(a)
+    if not (isinstance(vacuum, int | float | np.number) and not isinstance(vacuum, bool) and 0 < vacuum <= 1e6):
+        raise KLMError(f"vacuum = {vacuum!r} is no distance", "it must be a number of Å above 0", "e.g. vacuum=10.0")
+    centre, up = 2 / 3 * (a1 + a2), np.array((0.0, 0.0, CRI3_IODINE[1]))
+    upper = [centre + CRI3_IODINE[0] * corner + up for corner in (a1, a2 - a1, -a2)]
+    lower = [2 * centre - corner for corner in upper]
+    one = _build([a1, a2], [0 * a1, (a1 + a2) / 3, *upper, *lower], (1, 1), a, "Cr")
+    one.symbols[2:] = "I"
+    one.wrap()
+    one.center(vacuum, axis=2)
+    cells = _build([a1, a2], [0 * a1], size, a, "Cr")
+    atoms = one.repeat((len(cells), 1, 1))
+    atoms.positions[:] = np.concatenate([one.positions + origin for origin in cells.positions])
+    atoms.set_cell([*cells.cell[:2], one.cell[2]])
+    order = np.argsort(atoms.numbers != one.numbers[0], kind="stable")
+    return atoms[order]
 
 
 def _triangular_vectors(a: float) -> tuple[np.ndarray, np.ndarray]:

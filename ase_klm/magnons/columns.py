@@ -18,7 +18,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.magnons.cache import Cache
 from ase_klm.moments import get_moments
-from ase_klm.potentials.base import BoundPotential, Potential
+from ase_klm.potentials.base import BoundPotential, Potential, bound_at
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import Array
 
@@ -53,6 +53,7 @@ class Columns:
 
 def columns(
     potential: Potential,
+    reference: Atoms,
     atoms: Atoms,
     axes: Array,
     supercell: tuple[int, int, int],
@@ -65,6 +66,8 @@ def columns(
 
     Parameters
     ----------
+    reference, atoms : Atoms
+        The structure whose bonds are taken, and the present one.
     axes : ndarray
         Two directions across each moment, shape (N, 2, 3); zero for non-magnetic atoms.
     delta : float
@@ -73,7 +76,7 @@ def columns(
         Whether to use them although the potential is differentiable.
     """
     repeated = atoms.repeat(supercell)
-    bound = potential.bind(repeated, device)
+    bound = bound_at(potential, reference.repeat(supercell), repeated, device)
     undisturbed = bound.evaluate(atomic=False)
     forces = undisturbed.magnetic_forces.cpu().numpy()
     n = len(atoms)

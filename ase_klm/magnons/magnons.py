@@ -26,7 +26,7 @@ from ase_klm.magnons.rotations import rotation_residuals, sum_rule
 from ase_klm.magnons.spiral import rotating_frame
 from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plot.magnons import magnon_bands
-from ase_klm.potentials.base import BoundPotential, Potential, terms_of
+from ase_klm.potentials.base import BoundPotential, Potential, bound_at, terms_of
 from ase_klm.potentials.foreign import potential_of, reference_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.units import G_ELECTRON
@@ -118,7 +118,7 @@ class Magnons:
         derivatives: list[SecondDerivatives] = []
         forces = np.zeros((len(atoms), 3))
         for term in terms_of(potential):
-            found, field = self._second_derivatives(term, atoms, local_axes(moments))
+            found, field = self._second_derivatives(term, local_axes(moments))
             derivatives.append(found)
             forces += field
         self._check_stationary(moments, forces)
@@ -230,10 +230,11 @@ class Magnons:
         energies = self.frequencies(mesh)
         return RawDOSData(energies.ravel(), np.full(energies.size, 1 / len(mesh)), info={"label": "magnons"})
 
-    def _second_derivatives(self, term: Potential, atoms: Atoms, axes: Array) -> tuple[SecondDerivatives, Array]:
+    def _second_derivatives(self, term: Potential, axes: Array) -> tuple[SecondDerivatives, Array]:
         """Those of one term, and its magnetic forces."""
         device = getattr(self.atoms.calc, "device", "cpu")
-        bound = term.bind(atoms, device)
+        reference = reference_of(self.atoms)
+        bound = bound_at(term, reference, self.atoms, device)
         if self.method in ("auto", "exact"):
             known = bound.second_derivatives(bound.moments)
             if known is not None:
@@ -250,10 +251,11 @@ class Magnons:
                 "its energy is not given in torch",
                 'use method="auto" or "differences"',
             )
-        whole = _whole_range(bound, atoms)
+        whole = _whole_range(bound, self.atoms)
         supercell = self._given or whole
         cache = None if self.cache is None else self.cache / f"{len(self._columns)}-{type(term).__name__}"
-        found, forces = columns(term, atoms, axes, supercell, self.delta, self.method == "differences", cache, device)
+        options = (axes, supercell, self.delta, self.method == "differences", cache, device)
+        found, forces = columns(term, reference, self.atoms, *options)
         if bound.interaction_range is not None and all(np.array(supercell) >= whole):
             found = replace(found, at_the_edge=0.0)  # all is known to be inside
         self.supercell = tuple(np.maximum(supercell, self.supercell or 1).tolist())

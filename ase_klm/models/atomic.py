@@ -1,15 +1,16 @@
 """What networks of atoms and moments share: an energy of positions and moments, a sum over sites."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers
-from torch import Tensor, nn
+from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.nn.atomic_graph import AtomicGraph
 from ase_klm.validate import checked_number
 
@@ -17,7 +18,7 @@ SMALLEST_SPREAD = 0.05
 """Squares of moments are told apart in units of their spread in training, relative to their mean; at least this."""
 
 
-class AtomicNetwork(nn.Module, ABC):
+class AtomicNetwork(TrainedNetwork):
     """An energy of atoms and moments, E = Σ_i (shift of the species + scale · term_i).
 
     It is rebuilt from its `hyperparameters`, which include species and cutoff, and a state dictionary.
@@ -51,23 +52,6 @@ class AtomicNetwork(nn.Module, ABC):
         self.register_buffer("nearest", torch.zeros(n, n))  # Å, shortest distance of each pair in training
         self.register_buffer("neighbour_number", torch.full((), 50.0))
 
-    @classmethod
-    def seeded(cls, seed: int, *args: Any, **hyperparameters: Any) -> Any:
-        """A network with random weights from a seed; torch's own random numbers stay as they are."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return cls(*args, **hyperparameters)
-
-    @property
-    @abstractmethod
-    def hyperparameters(self) -> dict[str, Any]:
-        """Arguments that rebuild the network; plain numbers, strings and lists."""
-
-    @property
-    @abstractmethod
-    def reach(self) -> int:
-        """Number of cutoffs over which the energy of a site depends on others."""
-
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move or convert all but the precision of the shifts: thousands of eV would lose the digits that count."""
         shifts = self.energy_shifts
@@ -76,13 +60,7 @@ class AtomicNetwork(nn.Module, ABC):
         return self
 
     @property
-    def n_weights(self) -> int:
-        """Number of trained weights."""
-        return sum(p.numel() for p in self.parameters())
-
-    @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
         return self.energy_scale.dtype
 
     def graph(self, structures: Sequence[Atoms]) -> AtomicGraph:

@@ -1,14 +1,15 @@
 """What all lattice networks share: an energy of the spins, whose gradient moves them."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from ase import Atoms
-from torch import Tensor, nn
+from torch import Tensor
 
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.nn.lattice import LatticeStars, Sites
 
 FARTHEST = 3.0
@@ -35,7 +36,7 @@ class Labels:
     chemical_potentials: Tensor | None = None
 
 
-class LatticeNetwork(nn.Module, ABC):
+class LatticeNetwork(TrainedNetwork):
     """The energy of a spin lattice as a differentiable function of the moments.
 
     A network belongs to the stars of a lattice (species and displacements of neighbours), not to its size. It is
@@ -62,29 +63,11 @@ class LatticeNetwork(nn.Module, ABC):
         cls, atoms: Atoms, shells: Iterable[int] = (1,), seed: int = 0, **hyperparameters: Any
     ) -> "LatticeNetwork":
         """A network with random weights for the lattice of a structure, joined by neighbour shells."""
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return cls(LatticeStars.of(atoms, shells), **hyperparameters)
-
-    @property
-    @abstractmethod
-    def hyperparameters(self) -> dict[str, Any]:
-        """Arguments that rebuild the network, beside `lattice`; plain numbers, strings and lists."""
-
-    @property
-    @abstractmethod
-    def reach(self) -> int:
-        """Number of bonds over which the energy of a site depends on the spins."""
+        return cls.seeded(seed, LatticeStars.of(atoms, shells), **hyperparameters)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
         return self.energy_shift.dtype
-
-    @property
-    def n_weights(self) -> int:
-        """Number of trained weights."""
-        return sum(p.numel() for p in self.parameters())
 
     def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Any:
         """Tables of a structure, on the device of the weights.

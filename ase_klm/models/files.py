@@ -22,14 +22,13 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.nn.lattice import LatticeStars, Star
 
 FORMAT = "ase_klm network 1"
 SUFFIX = ".safetensors"
 UNITS = {"energy": "eV", "moments": "μB", "magnetic_forces": "eV/μB"}
 ATOMIC_UNITS = UNITS | {"positions": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
-
-AnyNetwork = LatticeNetwork | AtomicNetwork
 
 ARCHITECTURES: dict[str, str | type[Any]] = {
     "ECNN": "ase_klm.models.ecnn",
@@ -43,7 +42,7 @@ ARCHITECTURES: dict[str, str | type[Any]] = {
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
-Network = TypeVar("Network", bound=type[AnyNetwork])
+Network = TypeVar("Network", bound=type[TrainedNetwork])
 
 
 def register(network: Network) -> Network:
@@ -84,7 +83,7 @@ def available() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
 
 
-def save(path: str | Path, model: AnyNetwork, card: Mapping[str, Any] | None = None) -> None:
+def save(path: str | Path, model: TrainedNetwork, card: Mapping[str, Any] | None = None) -> None:
     """Write a network.
 
     Parameters
@@ -123,7 +122,7 @@ def save(path: str | Path, model: AnyNetwork, card: Mapping[str, Any] | None = N
     write_tensors(file, tensors, {"format": FORMAT, "card": text})
 
 
-def load(model: str | Path | AnyNetwork) -> Any:
+def load(model: str | Path | TrainedNetwork) -> Any:
     """A network from a file of weights, or a packaged one by its name; a network is returned as it is.
 
     Parameters
@@ -137,7 +136,7 @@ def load(model: str | Path | AnyNetwork) -> Any:
         When there is no such file, it is damaged or of another kind, its architecture is unknown, or weights are
         missing.
     """
-    if isinstance(model, AnyNetwork):
+    if isinstance(model, TrainedNetwork):
         return model
     path = _path(model)
     tensors, found = _read(path)
@@ -171,10 +170,11 @@ def card(model: str | Path) -> dict[str, Any]:
     return _read(_path(model))[1]
 
 
-def _home(model: AnyNetwork) -> dict[str, Any]:
+def _home(model: TrainedNetwork) -> dict[str, Any]:
     """What the card says of the structures that a network is for."""
     if isinstance(model, LatticeNetwork):
         return {"lattice": asdict(model.lattice), "units": UNITS}
+    assert isinstance(model, AtomicNetwork)
     return {"species": list(model.species), "cutoff": model.cutoff, "units": ATOMIC_UNITS}
 
 

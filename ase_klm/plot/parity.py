@@ -75,11 +75,11 @@ def atomic_parity(predicted: Any, labels: Any, ax: Any = None) -> Any:
     e, whole = _rows(labels.directions), ~_rows(labels.transverse_only)[:, 0].astype(bool)
     middle = np.nanmean(given["energy_densities"]) if np.isfinite(given["energy_densities"]).any() else 0.0
     magnetic = "magnetic_forces"
-    drawn = (
-        ("energy", "meV/atom", *(values["energy_densities"] - middle for values in (found, given))),
+    drawn: tuple[tuple[str, str, Array, Array], ...] = (
+        ("energy", "meV/atom", found["energy_densities"] - middle, given["energy_densities"] - middle),
         ("force", "meV/Å", found["forces"], given["forces"]),
         ("magnetic force", "meV/μ$_\\mathrm{B}$", found[magnetic][whole], given[magnetic][whole]),
-        ("across the moment", "meV/μ$_\\mathrm{B}$", *(_transverse(v[magnetic], e) for v in (found, given))),
+        ("across the moment", "meV/μ$_\\mathrm{B}$", _transverse(found[magnetic], e), _transverse(given[magnetic], e)),
     )
     for panel, (quantity, unit, y, x) in zip(panels, drawn, strict=True):
         known = np.isfinite(x).all(axis=1)

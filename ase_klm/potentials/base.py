@@ -95,6 +95,9 @@ class BoundPotential:
         Device of all tensors, which are float64.
     """
 
+    turns_spins: ClassVar[bool] = True
+    """Whether the energy depends on directions of moments; else the magnetic forces are along them or zero."""
+
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:
         several: list[Any] = list(atoms) if isinstance(atoms, list | tuple) else [atoms]
         replicas = [checked_atoms(replica) for replica in several]
@@ -220,6 +223,13 @@ class Sum(Potential):
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
+
+
+def bound_at(potential: "Potential", reference: Structures, atoms: Structures, device: str = "cpu") -> BoundPotential:
+    """A potential whose bonds are those of a reference structure, at the positions and in the cell of another."""
+    bound, present = potential.bind(reference, device), BoundPotential(atoms, device)
+    bound.move_to(present.positions, present.cell)
+    return bound
 
 
 class BoundSum(BoundPotential):

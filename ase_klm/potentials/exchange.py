@@ -1,10 +1,7 @@
 """Bilinear exchange of directions, E = Σ_bonds e_i·M·e_j + Σ_i e_i·A_i·e_i - Σ_i f_i·e_i, with e = m/abs(m).
 
-All in eV, every bond once, so that M > 0 is antiferromagnetic. In one symmetric matrix K of shape (3N, 3N):
-
-    E = ½ e·K·e - f·e,   g = K·e - f,   F = -P g/abs(m),   P = 1 - e eᵀ.
-
-The energy does not depend on the lengths, so the magnetic forces are transverse.
+All in eV, every bond once, so that M > 0 is antiferromagnetic. The matrices do not change while atoms move;
+`exchange_of_distance` has those that do.
 """
 
 import operator
@@ -22,10 +19,11 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, neighbour_shells
 from ase_klm.moments import is_magnetic
-from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
-from ase_klm.potentials.second_derivatives import Blocks
+from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_array, over_moments
+from ase_klm.potentials.bilinear import BoundBilinear
+from ase_klm.potentials.bond_terms import BondTerm
+from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.validate import checked_array, checked_number
-from ase_klm.vectors import transverse
 
 Bond = tuple[int, int, Sequence[int], Any]
 
@@ -101,23 +99,23 @@ class Exchange(Potential):
         return i, j, cells, matrices
 
 
-class BoundExchange(BoundPotential):
+class BoundExchange(BoundBilinear):
     """The quadratic form of a structure; one sparse matrix product gives energy and fields of all replicas."""
 
     def __init__(self, exchange: Exchange, atoms: Structures, device: str) -> None:
         super().__init__(atoms, device)
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
-        if not is_magnetic(reference).any():
-            raise KLMError(
-                "no atom carries a moment", "exchange acts on directions of moments", "set them, e.g. textures.random"
-            )
-        i, j, cells, matrices = exchange.explicit_bonds(reference)
-        onsite = self._checked_onsite(exchange.onsite)
-        self._bonds, self._onsite = (i, j, cells, matrices), onsite
-        sites = np.arange(self.n_atoms)
-        rows = np.concatenate([i, j, sites])
-        columns = np.concatenate([j, i, sites])
-        blocks = np.concatenate([matrices, matrices.transpose(0, 2, 1), onsite + onsite.transpose(0, 2, 1)])
+        check_magnetic(reference)
+        bonds = exchange.explicit_bonds(reference)
+        if exchange.onsite is not None:
+            sites = np.arange(self.n_atoms)
+            onsite = checked_array(exchange.onsite, (self.n_atoms, 3, 3), "onsite", "eV")
+            own = sites, sites, np.zeros((self.n_atoms, 3), int), onsite
+            bonds = tuple(np.concatenate(columns) for columns in zip(bonds, own, strict=True))  # type: ignore[assignment]
+        i, j, _, matrices = bonds
+        self._i, self._j, self._cells, self._matrices = map(self.tensor, bonds)
+        rows, columns = np.concatenate([i, j]), np.concatenate([j, i])
+        blocks = np.concatenate([matrices, matrices.transpose(0, 2, 1)])
         axis = np.arange(3)
         entries = np.broadcast_arrays(
             3 * rows[:, None, None] + axis[:, None], 3 * columns[:, None, None] + axis, blocks
@@ -125,8 +123,6 @@ class BoundExchange(BoundPotential):
         form = scipy.sparse.coo_array(
             (entries[2].ravel(), (entries[0].ravel(), entries[1].ravel())), shape=(3 * self.n_atoms,) * 2
         ).tocsr()
-        entries_of_blocks = [form.diagonal(b - a)[min(a, b) :: 3] for a in axis for b in axis]
-        self.diagonal_blocks = self.tensor(np.stack(entries_of_blocks, axis=1).reshape(-1, 3, 3))
         form.eliminate_zeros()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
@@ -143,69 +139,39 @@ class BoundExchange(BoundPotential):
             else over_moments(exchange.site_fields, self, "site_fields")
         )
 
-    def _checked_onsite(self, onsite: np.ndarray | None) -> np.ndarray:
-        if onsite is None:
-            return np.zeros((self.n_atoms, 3, 3))
-        return checked_array(onsite, (self.n_atoms, 3, 3), "onsite", "eV")
+    def bond_matrices(
+        self, positions: Tensor | None = None, cell: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self._i, self._j, self._matrices
+
+    def bond_cells(self) -> Tensor:
+        return self._cells
 
     def apply(self, vectors: Tensor) -> Tensor:
-        """K·v for v of shape (..., N, 3)."""
         flat = vectors.reshape(-1, 3 * self.n_atoms)
         return (self.form @ flat.mT).mT.reshape(vectors.shape)
 
-    def _frame(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Directions e, lengths, the product K·e, and the gradient g = K·e - f."""
-        length = torch.linalg.vector_norm(moments, dim=-1, keepdim=True)
-        length = torch.where(length > 0, length, 1.0)
-        e = moments / length
-        product = self.apply(e)
-        return e, length, product, product - self.site_fields
-
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
-        e, length, product, gradient = self._frame(moments)
+        e, length, product, gradient = self.frame(moments)
         energy = (e * (0.5 * product - self.site_fields)).sum(dim=(-2, -1))
-        magnetic_forces = -transverse(gradient, e) / length
-        magnetic_forces = torch.where(self.magnetic[:, None], magnetic_forces, 0.0)
-        return Evaluation(energy, magnetic_forces, *self.no_atomic_forces(moments, atomic))
+        return Evaluation(energy, self.magnetic_forces(gradient, e, length), *self.no_atomic_forces(moments, atomic))
 
-    def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
-        e, length, _, g = self._frame(moments)
-        v = torch.where(self.magnetic[:, None], vectors, 0.0)
-        along = (e * v).sum(-1, keepdim=True)
-        across = v - along * e
-        longitudinal = (e * g).sum(-1, keepdim=True)
-        g_across = g - longitudinal * e
-        turned = transverse(self.apply(across / length), e) / length
-        curved = across * longitudinal + e * (across * g).sum(-1, keepdim=True) + g_across * along
-        return torch.where(self.magnetic[:, None], turned - curved / length**2, 0.0)
 
-    def site_hessian(self, moments: Tensor) -> Tensor:
-        e, length, _, g = self._frame(moments)
-        projector = torch.eye(3, dtype=e.dtype, device=e.device) - e[..., :, None] * e[..., None, :]
-        longitudinal = (e * g).sum(-1)[..., None, None]
-        mixed = e[..., :, None] * transverse(g, e)[..., None, :]
-        block = projector @ self.diagonal_blocks @ projector - longitudinal * projector - mixed - mixed.mT
-        return torch.where(self.magnetic[:, None, None], block / length[..., None] ** 2, 0.0)
-
-    def second_derivatives(self, moments: Tensor) -> Blocks:
-        e, length, _, g = (values.cpu().numpy() for values in self._frame(moments))
-        (i, j, cells, matrices), sites = self._bonds, np.arange(self.n_atoms)
-        projector = np.eye(3) - e[:, :, None] * e[:, None, :]
-        bonded = projector[i] @ matrices @ projector[j] / (length[i] * length[j])[:, :, None]
-        longitudinal = (e * g).sum(1)[:, None, None]
-        mixed = e[:, :, None] * (g - longitudinal[:, 0] * e)[:, None, :]
-        onsite = projector @ (self._onsite + self._onsite.transpose(0, 2, 1)) @ projector
-        own = (onsite - longitudinal * projector - mixed - mixed.transpose(0, 2, 1)) / length[:, :, None] ** 2
-        return Blocks(
-            self.n_atoms,
-            np.concatenate([i, j, sites]),
-            np.concatenate([j, i, sites]),
-            np.concatenate([cells, -cells, np.zeros((self.n_atoms, 3), int)]),
-            np.concatenate([bonded, bonded.transpose(0, 2, 1), own]),
+def check_magnetic(atoms: Atoms) -> None:
+    """Some atom carries a moment."""
+    if not is_magnetic(atoms).any():
+        raise KLMError(
+            "no atom carries a moment", "exchange acts on directions of moments", "set them, e.g. textures.random"
         )
 
 
 def _shell_matrix(value: Any, shell: int) -> Any:
+    if isinstance(value, DistanceFunction | BondTerm):
+        raise KLMError(
+            f"the exchange of shell {shell} is {value!r}, which follows the atoms",
+            "these matrices are found once and kept",
+            "use potentials.ExchangeOfDistance, or ExchangeCalculator, which takes both in one mapping",
+        )
     if callable(value):
         return value
     matrix = _matrix(value, f"exchange of shell {shell}")

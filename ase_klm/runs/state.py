@@ -9,7 +9,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.moments import get_moments, set_moments
-from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
+from ase_klm.potentials.base import BoundPotential, Evaluation, bound_at, terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
 from ase_klm.validate import Array
 from ase_klm.vectors import norm
@@ -107,10 +107,9 @@ class SpinState:
         references = [reference_of(replica) for replica in replicas]
         device = str(getattr(replicas[0].calc, "device", "cpu"))
         potential = potential_of(replicas[0] if self.single else replicas)
-        self.bound: BoundPotential = potential.bind(references[0] if self.single else references, device)
-        present = BoundPotential(replicas[0] if self.single else replicas, device)
-        self.bound.move_to(present.positions, present.cell)
-        self.set(present.moments)
+        places = (references[0], replicas[0]) if self.single else (references, replicas)
+        self.bound: BoundPotential = bound_at(potential, *places, device)
+        self.set(BoundPotential(places[1], device).moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
 

@@ -106,7 +106,8 @@ class Spreads:
         if len(rest):
             rest = rest - fractions[known] @ (torch.linalg.pinv(fractions[known]) @ rest)
         zeros = (torch.zeros_like(v) for v in (labels.energy_densities, labels.forces, labels.magnetic_forces))
-        error = AtomicErrors.of(AtomicValues(*zeros, labels.directions, labels.transverse_only), labels)
+        nothing = AtomicValues(next(zeros), next(zeros), next(zeros), labels.directions, labels.transverse_only)
+        error = AtomicErrors.of(nothing, labels)
         magnetic = (_rms(part, error.magnetic_known) for part in (error.magnetic_forces, error.across))
         found = (_rms(rest, torch.ones_like(rest, dtype=torch.bool)), _rms(error.forces, error.forces_known), *magnetic)
         return cls(*(max(value, finest) if value > 0 else finest for value, finest in zip(found, FINEST, strict=True)))

@@ -10,23 +10,23 @@ from ase_klm.errors import KLMError
 from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
-from ase_klm.models.files import AnyNetwork
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.training.atomic import AtomicProblem
 from ase_klm.training.lattice import LatticeProblem
 from ase_klm.validate import checked_number
 
 
-def starting_network(model: AnyNetwork | None, initial: str | Path | AnyNetwork | None) -> AnyNetwork:
+def starting_network(model: TrainedNetwork | None, initial: str | Path | TrainedNetwork | None) -> TrainedNetwork:
     """The network to train, with its first weights."""
     if initial is None:
-        if not isinstance(model, AnyNetwork):
+        if not isinstance(model, TrainedNetwork):
             raise KLMError(
                 f"{type(model).__name__} is no network",
                 "there is nothing to train",
                 "give a LatticeNetwork such as ECNN, or an AtomicNetwork such as MagNet",
             )
         return model
-    source: AnyNetwork = files.load(initial)
+    source: TrainedNetwork = files.load(initial)
     if model is None:
         return copy.deepcopy(source)
     if architecture(model) != architecture(source):
@@ -39,7 +39,7 @@ def starting_network(model: AnyNetwork | None, initial: str | Path | AnyNetwork 
     return model
 
 
-def architecture(model: AnyNetwork) -> dict[str, Any]:
+def architecture(model: TrainedNetwork) -> dict[str, Any]:
     """What must be equal in two networks for one to take the weights of the other; JSON."""
     table = {
         "architecture": type(model).__name__,
@@ -51,7 +51,7 @@ def architecture(model: AnyNetwork) -> dict[str, Any]:
     return found
 
 
-def problem_type(model: AnyNetwork) -> type[LatticeProblem] | type[AtomicProblem]:
+def problem_type(model: TrainedNetwork) -> type[LatticeProblem] | type[AtomicProblem]:
     """The kind of problem that a network poses."""
     return AtomicProblem if isinstance(model, AtomicNetwork) else LatticeProblem
 
@@ -73,7 +73,7 @@ def checked_kind(value: Any, kind: Any, name: str, example: str) -> Any:
     return value
 
 
-def name_of(initial: str | Path | AnyNetwork | None) -> str | None:
+def name_of(initial: str | Path | TrainedNetwork | None) -> str | None:
     """What cards and checkpoints say of the first weights."""
     if initial is None:
         return None

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ase_klm.data.frames import Frame, checked_path
 from ase_klm.errors import KLMError
 from ase_klm.models import files
-from ase_klm.models.files import AnyNetwork
+from ase_klm.models.trained import TrainedNetwork
 from ase_klm.potentials.base import checked_device
 from ase_klm.training import checkpoint, curves
 from ase_klm.training.atomic_loss import AtomicLoss
@@ -79,7 +79,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: AnyNetwork | None,
+        model: TrainedNetwork | None,
         training: Sequence[Frame],
         validation: Sequence[Frame],
         directory: str | Path,
@@ -89,7 +89,7 @@ class Trainer:
         minutes: float | None = None,
         seed: int = 0,
         device: str = "cpu",
-        initial: str | Path | AnyNetwork | None = None,
+        initial: str | Path | TrainedNetwork | None = None,
         checkpoint_every: float = 60.0,
         progress: bool = True,
     ) -> None:
