@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--cutoff", type=float, default=8.5, help="Å (%(default)s)")
     parser.add_argument("--channels", type=int, default=32)
+    parser.add_argument("--lattice-channels", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=5e-3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -42,10 +43,16 @@ def main() -> None:
     parts = {name: split(frames, 0.2, seed=0) for name, frames in kinds.items()}
     training, validation = ([frame for part in parts.values() for frame in part[k]] for k in (0, 1))
     model = MagNet.seeded(
-        0, ("Cr", "I"), cutoff=options.cutoff, layers=options.layers, channels=options.channels, spin_orbit=True
+        0,
+        ("Cr", "I"),
+        cutoff=options.cutoff,
+        layers=options.layers,
+        channels=options.channels,
+        spin_orbit=True,
+        lattice_channels=options.lattice_channels,
     )
     recipe = Modern(learning_rate=options.learning_rate, batch=4, ema=0.99)
-    loss = AtomicLoss(energy=0.1)
+    loss = AtomicLoss()
     trainer = Trainer(
         model, training, validation, options.folder, recipe, loss, minutes=options.minutes, device=options.device
     )

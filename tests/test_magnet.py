@@ -30,6 +30,7 @@ SMALL = {"cutoff": 3.2, "channels": 6, "sent": 3, "radial": 4}
 KINDS = {
     "together": lambda: MagNet.seeded(1, ("Ni", "O"), **SMALL),
     "apart": lambda: MagNet.seeded(1, ("Ni", "O"), spin_orbit=False, **SMALL),
+    "with a lattice": lambda: MagNet.seeded(1, ("Ni", "O"), lattice_channels=3, **SMALL),
     "published": lambda: PublishedMagNet.seeded(
         1, ("Ni", "O"), cutoff=3.2, atomic_blocks=1, magnetic_blocks=1, scalars=4, vectors=3, tensors=2, radial=5
     ),
@@ -357,3 +358,22 @@ def test_magnons_run():
         frequencies = magnons.frequencies([[0, 0, 0], [0.5, 0, 0]])
     assert frequencies.shape == (2, 1)
     assert abs(frequencies[0, 0]) < 1e-6  # Goldstone
+
+
+def test_lattice_network_knows_no_moments(rng):
+    """Its part of the energy is that of any moments; the other has its own scale."""
+    model = KINDS["with a lattice"]().double()
+    atoms = structure(rng)
+    graph, (x, cells, m) = model.graph([atoms]), arrays(atoms)
+    whole = model.terms(graph, x, cells, m)
+    model.magnetic_scale.fill_(0.0)
+    lattice = model.terms(graph, x, cells, m)
+    assert torch.equal(lattice, model.terms(graph, x, cells, -2 * m[[1, 0, 2, 3, 4]]))
+    model.magnetic_scale.fill_(2.0)
+    assert model.terms(graph, x, cells, m).detach() == pytest.approx((2 * whole - lattice).detach(), abs=1e-12)
+    energies, forces = torch.zeros(1), torch.full((5, 3), 0.5)
+    fields = torch.full((5, 3), 0.01)
+    fields[m.norm(dim=-1) == 0] = torch.nan
+    model.calibrate(graph, x, cells, m, energies.double(), forces.double(), fields.double())
+    expected = 0.01 * float(model.moment_scales[0]) / float(model.energy_scale)
+    assert float(model.magnetic_scale) == pytest.approx(expected)

@@ -56,7 +56,12 @@ class MagNet(AtomicNetwork):
         there.
     time_reversal : bool
         Whether E(-m) = E(m); False is for comparison.
+    lattice_channels : int
+        Channels of a network beside it that knows nothing of moments. Where forces are far larger than magnetic ones
+        (atoms displaced by a tenth of an Å, say), it takes the elastic energy, and both are learned; 0 for none.
     """
+
+    magnetic_scale: Tensor
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class MagNet(AtomicNetwork):
         message_degree: int = 1,
         spin_orbit: bool = True,
         time_reversal: bool = True,
+        lattice_channels: int = 0,
     ) -> None:
         super().__init__(species, cutoff)
         self.n_layers, self.channels, self.sent, self.radial = layers, channels, sent, radial
@@ -95,6 +101,11 @@ class MagNet(AtomicNetwork):
                 nn.Sequential(nn.Linear(channels, channels), nn.SiLU(), nn.Linear(channels, 1, bias=False))
             )
             source = layer.target
+        self.lattice_channels, self.lattice = lattice_channels, None
+        if lattice_channels:
+            shape = (species, cutoff, layers, lattice_channels, sent, radial, degree)
+            self.lattice = MagNet(*shape, spin_degree=0, correlation=correlation, spin_orbit=False)
+            self.register_buffer("magnetic_scale", torch.ones(()))  # of the terms with moments, in `energy_scale`
 
     @classmethod
     def paper(cls, species: Sequence[str], **changed: Any) -> AtomicNetwork:
@@ -118,6 +129,7 @@ class MagNet(AtomicNetwork):
             "message_degree": self.message_degree,
             "spin_orbit": self.symmetry.spin_orbit,
             "time_reversal": self.symmetry.time_reversal,
+            "lattice_channels": self.lattice_channels,
         }
 
     @property
@@ -126,8 +138,34 @@ class MagNet(AtomicNetwork):
 
     def site_terms(self, graph: AtomicGraph, vectors: Tensor, moments: Tensor) -> Tensor:
         basis = self._edge_basis(graph, vectors)
+        terms = self._terms(graph, basis, moments)
+        if self.lattice is None:
+            return terms
+        return self.lattice._terms(graph, basis, torch.zeros_like(moments)) + self.magnetic_scale * terms
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        graph: AtomicGraph,
+        positions: Tensor,
+        cells: Tensor,
+        moments: Tensor,
+        energies: Tensor,
+        forces: Tensor | None = None,
+        magnetic_forces: Tensor | None = None,
+    ) -> None:
+        super().calibrate(graph, positions, cells, moments, energies, forces, magnetic_forces)
+        if self.lattice is not None and magnetic_forces is not None:
+            turned = magnetic_forces * self.moment_scales[graph.species, None]
+            known = turned[turned.isfinite()]
+            if len(known):
+                size = float(known.double().square().mean().sqrt() / self.energy_scale)
+                self.magnetic_scale.fill_(min(max(size, 1e-3), 1.0))
+
+    def _terms(self, graph: AtomicGraph, basis: Tensor, moments: Tensor) -> Tensor:
+        """Of the network with moments, or of that without."""
         features = self.embedding(moments, graph.species, self.moment_spreads)
-        total = vectors.new_zeros(len(graph))
+        total = moments.new_zeros(len(graph))
         for layer, readout in zip(self.layers, self.readouts, strict=True):
             features = layer(features, basis, graph)
             total = total + readout(features[SCALAR][0])[:, 0]

@@ -107,9 +107,9 @@ class SpinState:
         references = [reference_of(replica) for replica in replicas]
         device = str(getattr(replicas[0].calc, "device", "cpu"))
         potential = potential_of(replicas[0] if self.single else replicas)
-        places = (references[0], replicas[0]) if self.single else (references, replicas)
-        self.bound: BoundPotential = bound_at(potential, *places, device)
-        self.set(BoundPotential(places[1], device).moments)
+        reference, present = (references[0], replicas[0]) if self.single else (references, replicas)
+        self.bound: BoundPotential = bound_at(potential, reference, present, device)
+        self.set(BoundPotential(present, device).moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
 
