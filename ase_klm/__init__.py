@@ -8,11 +8,11 @@ from ase_klm.calculators import (
     MagNetCalculator,
     SpinCalculator,
 )
-from ase_klm.dynamics import LLGDynamics
+from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons import Magnons
 from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
-from ase_klm.relaxation import SpinMinimizer
+from ase_klm.relaxation import SpinLatticeFilter, SpinMinimizer
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,8 @@ __all__ = [
     "MagNetCalculator",
     "Magnons",
     "SpinCalculator",
+    "SpinLatticeDynamics",
+    "SpinLatticeFilter",
     "SpinMinimizer",
     "analysis",
     "data",

@@ -33,9 +33,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path, help="for weights and curves")
-    parser.add_argument("--epochs", type=int, default=120, help="of 18 steps (%(default)s)")
-    parser.add_argument("--energy", type=float, default=1.0, help="weight of energies in the fits (%(default)s)")
-    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=100, help="of 18 steps (%(default)s)")
+    parser.add_argument("--energy", type=float, default=0.5, help="weight of energies in the fits (%(default)s)")
+    parser.add_argument("--channels", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the split and of the weights")
     options = parser.parse_args()
 

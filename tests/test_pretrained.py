@@ -9,9 +9,12 @@ from ase.data import chemical_symbols
 
 from ase_klm import (
     ECNNCalculator,
+    KLMError,
     KLMWarning,
     KondoEDCalculator,
     LLGDynamics,
+    MagNetCalculator,
+    SpinCalculator,
     get_magnetic_forces,
     get_moments,
     lattices,
@@ -19,8 +22,9 @@ from ase_klm import (
 )
 from ase_klm.data.configurations import configure
 from ase_klm.models import files
+from ase_klm.potentials import cri3_model
 
-NAMES = files.available()
+NAMES = [name for name in files.available() if "lattice" in files.card(name)]
 BUILDERS = {2: lattices.chain, 4: lattices.square, 6: lattices.triangular, 3: lattices.honeycomb}
 """By the number of nearest neighbours."""
 
@@ -122,3 +126,33 @@ def test_a_warning_near_the_ferromagnet(name, noise):
     atoms.calc = ECNNCalculator(name)
     with pytest.warns(KLMWarning, match="far from those .* trained on"):
         atoms.get_potential_energy()
+
+
+def test_cri3_model_is_near_its_teacher():
+    """Forces and magnetic forces of a structure like those in training, and what the card says of the labels."""
+    card = files.card("cri3-model")
+    assert "not density functional theory" in card["labels"]
+    assert card["units"] == files.ATOMIC_UNITS
+    atoms = lattices.cri3_monolayer((2, 2))
+    rng = np.random.default_rng(11)
+    textures.random(atoms, length=3.0 * (atoms.symbols == "Cr"), seed=rng)
+    atoms.positions += rng.uniform(-0.1, 0.1, (len(atoms), 3))
+    found = {}
+    for name, calc in (("network", MagNetCalculator("cri3-model")), ("model", SpinCalculator(cri3_model()))):
+        atoms.calc = calc
+        fields = get_magnetic_forces(atoms)
+        e = get_moments(atoms) / 3.0
+        across = fields - (fields * e).sum(1, keepdims=True) * e
+        found[name] = atoms.get_potential_energy() / len(atoms), atoms.get_forces(), across
+    (energy, forces, across), expected = found["network"], found["model"]
+    assert abs(energy - expected[0]) < 5 * card["errors"]["energy"]
+    for values, given, error in zip((forces, across), expected[1:], ("forces", "transverse"), strict=True):
+        assert np.sqrt(np.mean((values - given) ** 2)) < 3 * card["errors"][error]
+        assert np.sqrt(np.mean((values - given) ** 2)) < 0.2 * np.sqrt(np.mean(given**2))
+
+
+def test_networks_in_the_wrong_calculator():
+    with pytest.raises(KLMError, match="MagNetCalculator"):
+        ECNNCalculator("cri3-model").potential  # noqa: B018
+    with pytest.raises(KLMError, match="ECNNCalculator"):
+        MagNetCalculator("kondo-square").potential  # noqa: B018

@@ -7,7 +7,6 @@ The state stays on the device as one tensor, replicas along its first axis. Atom
 observer is due, at each step of `irun`, and at the end of `run`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -16,20 +15,19 @@ import torch
 from ase import Atoms
 from numpy.typing import ArrayLike
 from torch import Tensor
-from tqdm import tqdm
 
 from ase_klm import units
-from ase_klm.dynamics import restart as restart_files
 from ase_klm.dynamics.equation import Equation, Integrator
 from ase_klm.dynamics.heun import Heun
-from ase_klm.dynamics.outputs import Outputs
+from ase_klm.dynamics.outputs import SpinOutputs
 from ase_klm.dynamics.parameters import AppliedField, thermal_energies
+from ase_klm.dynamics.restart import RestartState
+from ase_klm.dynamics.run import Run
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.thermostat import Thermostat
 from ase_klm.errors import KLMError, warn
-from ase_klm.runs.inputs import check_folder, checked_replicas, checked_steps, pinned_sites
-from ase_klm.runs.observers import Observers
-from ase_klm.runs.state import SpinState, all_finite
+from ase_klm.runs.inputs import checked_replicas, pinned_sites
+from ase_klm.runs.state import SpinState
 from ase_klm.validate import checked_number
 from ase_klm.vectors import directions, norm, transverse
 
@@ -37,7 +35,7 @@ INTEGRATORS: dict[str, Integrator] = {"sib": SemiImplicitB(), "heun": Heun()}
 """Integrators by name."""
 
 
-class LLGDynamics:
+class LLGDynamics(Run):
     """Evolve the moments of one structure, or of several replicas of it in one batch.
 
     Parameters
@@ -94,6 +92,8 @@ class LLGDynamics:
     Observers, and the script between two runs, may change the moments: they are taken over.
     """
 
+    restart_kind = RestartState
+
     def __init__(
         self,
         atoms: Atoms | list[Atoms],
@@ -113,6 +113,7 @@ class LLGDynamics:
         pinned: ArrayLike | None = None,
         progress: bool = True,
     ) -> None:
+        super().__init__(loginterval, restart, restart_interval, progress)
         self.atoms = atoms
         self.replicas = checked_replicas(atoms)
         self.timestep = checked_number(timestep, "timestep", "ASE's unit of time, or ħ/eV in model units", above=0)
@@ -127,12 +128,6 @@ class LLGDynamics:
             )
         self.integrator = INTEGRATORS[integrator]
         self.pinned = pinned_sites(pinned, len(self.replicas[0]))
-        self._loginterval = _checked_interval(loginterval, "loginterval")
-        self._restart_interval = _checked_interval(restart_interval, "restart_interval")
-        self._progress = progress
-        if restart is not None:
-            check_folder(restart, "restart")
-
         self._single = isinstance(atoms, Atoms)
         self._state = SpinState(self.replicas, self._single)
         device = self._state.moments.device
@@ -143,10 +138,7 @@ class LLGDynamics:
         )
         self._mobile = ~torch.tensor(self.pinned, device=device)[:, None]
         self._rate = self.gamma * self.timestep / (1 + self.damping**2) * self._mobile.to(torch.float64)
-        self.nsteps = 0
-        self._outputs = Outputs(self._state, self._mobile, logfile, trajectory, self.model_units)
-        self._observers = Observers()
-        self._started = False
+        self._outputs = SpinOutputs(self._state, self._mobile, logfile, trajectory, self.model_units)
         self._parameters = {
             "integrator": integrator,
             "timestep": self.timestep,
@@ -159,49 +151,7 @@ class LLGDynamics:
             "species": self.replicas[0].numbers.tolist(),
             "number of replicas": None if self._single else len(self.replicas),
         }
-        self._restart = None if restart is None else Path(restart)
-        self._behind = 0
-        self._resumed: restart_files.RestartState | None = None
-        if self._restart is not None and self._restart.exists():
-            self._resume(self._restart)
-
-    # What a script asks for -------------------------------------------------------------------------------------
-
-    def run(self, steps: int) -> bool:
-        """Make `steps` steps (with `restart`: including those that the restart file has behind it).
-
-        Returns
-        -------
-        bool
-            True, as ASE's dynamics does.
-        """
-        for _ in self._advance(steps, show=self._progress):
-            pass
-        return True
-
-    def irun(self, steps: int) -> Iterator[int]:
-        """As `run`, but a generator: yields the number of the step, at the start and after each step."""
-        for step in self._advance(steps, show=False):
-            self._state.show()
-            yield step
-            self._state.synchronise()
-
-    def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
-        """Call a function during the run.
-
-        Parameters
-        ----------
-        function : callable or object with a ``write`` method
-            Called as ``function(*args, **kwargs)`` with the atoms up to date.
-        interval : int
-            Positive: every so many steps, step 0 included. Negative: once, at that step.
-        """
-        self._observers.attach(function, interval, *args, **kwargs)
-
-    @property
-    def time(self) -> float:
-        """Time since step 0, in the unit of the time step."""
-        return self.nsteps * self.timestep
+        self._resume_if_wanted()
 
     @property
     def model_units(self) -> bool:
@@ -211,69 +161,7 @@ class LLGDynamics:
     @property
     def time_in_log(self) -> float:
         """Time in fs, or in ħ/eV in model units."""
-        return self.time if self.model_units else self.time / units.FS
-
-    @property
-    def moments(self) -> Tensor:
-        """Present moments on the device, μB, shape (..., N, 3)."""
-        return self._state.moments
-
-    def get_number_of_steps(self) -> int:
-        return self.nsteps
-
-    def get_time(self) -> float:
-        return self.time
-
-    def close(self) -> None:
-        """Close log and trajectories; a later run opens them again and goes on with them."""
-        self._outputs.close()
-        self._started = False
-
-    def __enter__(self) -> "LLGDynamics":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    # The run ----------------------------------------------------------------------------------------------------
-
-    def _advance(self, steps: int, show: bool) -> Iterator[int]:
-        steps = checked_steps(steps)
-        passed_over = min(steps, self._behind)
-        self._behind -= passed_over
-        remaining = steps - passed_over
-        if passed_over:
-            self._state.show()
-        if remaining == 0 and passed_over:
-            yield self.nsteps
-            return
-        self._state.synchronise()
-        if not self._started:
-            self._start()
-        yield self.nsteps
-        try:
-            with tqdm(total=remaining, disable=None if show else True, delay=2, unit="step", leave=False) as bar:
-                for _ in range(remaining):
-                    self._step()
-                    self._report()
-                    bar.update()
-                    yield self.nsteps
-            if self._restart is not None and self.nsteps:
-                self._save()
-        finally:
-            self._state.show()
-
-    def _start(self) -> None:
-        """Before the first step: check what is continued, open files, report step 0."""
-        if self._resumed is not None:
-            self._check_energy(self._resumed)
-            self._resumed = None
-        else:
-            self._check_timestep()
-        self._started = True
-        self._outputs.open(self.nsteps or None)
-        if self.nsteps == 0:
-            self._report()
+        return self.time if self.model_units else super().time_in_log
 
     def _step(self) -> None:
         state, start = self._state, self.time
@@ -288,31 +176,6 @@ class LLGDynamics:
         moved = self.integrator.step(state.moments, field, field_at, noise, equation)
         state.advance(torch.where(self._mobile, moved, state.moments) if self.pinned.any() else moved)
         self.nsteps += 1
-
-    def _with_applied(self, field: Tensor, time: float) -> Tensor:
-        applied = self._applied.at(time)
-        return field if applied is None else field + applied
-
-    def _report(self) -> None:
-        """Log, trajectory, observers, and last the restart file, so that it never runs ahead of the others."""
-        step = self.nsteps
-        regular = step % self._loginterval == 0
-        due = self._observers.due(step)
-        if (regular and self._outputs.wanted) or due:
-            self._check_finite()
-        if (regular and self._outputs.has_trajectory) or due:
-            self._state.show()
-        if regular:
-            self._outputs.write_log(step, self.time_in_log, self._applied.at(self.time))
-            self._outputs.write_frames(step, self.time_in_log)
-        for call in due:
-            call()
-        if due:
-            self._state.synchronise()
-        if self._restart is not None and step and step % self._restart_interval == 0:
-            self._save()
-
-    # Checks and restart -----------------------------------------------------------------------------------------
 
     def _check_timestep(self) -> None:
         field = transverse(
@@ -330,19 +193,8 @@ class LLGDynamics:
                 "use a shorter one; suggest_timestep(atoms, ...) gives a value",
             )
 
-    def _check_finite(self) -> None:
-        if not all_finite(self._state.evaluation().energy, self._state.moments):
-            raise KLMError(
-                f"energy or moments are not finite at step {self.nsteps}",
-                "the calculator has returned NaN or infinity",
-                "look at the calculator's results for the last frame of the trajectory",
-            )
-
-    def _save(self) -> None:
-        if self._restart is None:
-            return
-        self._check_finite()
-        state = restart_files.RestartState(
+    def _present(self) -> RestartState:
+        return RestartState(
             self.nsteps,
             self._state.moments.cpu().numpy(),
             self._state.length.cpu().numpy(),
@@ -350,41 +202,7 @@ class LLGDynamics:
             self._thermostat.state,
             self._parameters,
         )
-        restart_files.save(self._restart, state)
 
-    def _resume(self, path: Path) -> None:
-        state = restart_files.load(path, self._parameters)
-        if state.moments.shape != tuple(self._state.moments.shape):
-            raise KLMError(
-                f"{path} belongs to another structure",
-                f"its moments have shape {state.moments.shape}, here {tuple(self._state.moments.shape)}",
-                "give another restart file",
-            )
-        try:
-            self._thermostat.state = state.generator
-        except (RuntimeError, TypeError) as error:
-            raise KLMError(
-                f"the random state of {path} does not fit this device", str(error), "continue on the device it began on"
-            ) from None
-        self._state.set(self._state.bound.tensor(state.moments), self._state.bound.tensor(state.length))
-        self._resumed, self.nsteps, self._behind = state, state.step, state.step
-        self._state.show()
-
-    def _check_energy(self, state: restart_files.RestartState) -> None:
-        """The Hamiltonian must still be that of the run that is continued."""
-        evaluation = self._state.evaluation()
-        there = torch.tensor(state.energy, device=self._state.moments.device)
-        scale = there.abs() + (norm(self._state.moments) * norm(evaluation.magnetic_forces)).sum(dim=(-2, -1))
-        if bool(((evaluation.energy - there).abs() > 1e-5 * scale).any()):
-            raise KLMError(
-                f"{self._restart} belongs to a run with another Hamiltonian",
-                f"there the energy at step {state.step} was {state.energy.tolist()} eV, "
-                f"here it is {evaluation.energy.tolist()} eV",
-                "give the calculator and field of that run, or another restart file",
-            )
-
-
-def _checked_interval(interval: Any, name: str) -> int:
-    if isinstance(interval, bool) or not isinstance(interval, int | np.integer) or interval < 1:
-        raise KLMError(f"{name} = {interval!r} is no number of steps", "it must be an integer >= 1", f"give {name}=10")
-    return int(interval)
+    def _take_over(self, found: Any) -> None:
+        self._thermostat.state = found.generator
+        self._state.set(self._state.bound.tensor(found.moments), self._state.bound.tensor(found.length))

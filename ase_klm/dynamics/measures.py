@@ -12,6 +12,17 @@ def largest_torque(m: Tensor, field: Tensor) -> Tensor:
     return norm(cross(m, field)).amax(dim=(-2, -1))
 
 
+def kinetic_energy(v: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Σ M v²/2 in eV; atoms that do not move have 1/M = 0, shape (N, 1)."""
+    moving = inverse_mass > 0
+    return torch.where(moving, dot(v, v) / (2 * inverse_mass), 0.0).sum()
+
+
+def lattice_temperature(kinetic: Tensor, inverse_mass: Tensor) -> Tensor:
+    """Kinetic energy over 3/2 of the number of moving atoms, kT in eV; the motion of their centre counts."""
+    return kinetic / (1.5 * (inverse_mass > 0).sum())
+
+
 def spin_temperature(bound: BoundPotential, m: Tensor, field: Tensor, mobile: Tensor) -> Tensor | None:
     """Temperature of the spins from their torques, kT in eV, shape (...); None without second derivatives.
 

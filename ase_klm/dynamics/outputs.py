@@ -1,22 +1,24 @@
 """Log and trajectories of a run: one log, one trajectory a replica."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from torch import Tensor
 
 from ase_klm import units
 from ase_klm.data.frames import FrameWriter
-from ase_klm.dynamics.log import Log
-from ase_klm.dynamics.measures import largest_torque, spin_temperature
+from ase_klm.dynamics.coupled_state import CoupledState
+from ase_klm.dynamics.log import Log, SpinLatticeLog, SpinLog
+from ase_klm.dynamics.measures import kinetic_energy, largest_torque, lattice_temperature, spin_temperature
 from ase_klm.errors import KLMError
 from ase_klm.runs.inputs import check_folder, checked_logfile
 from ase_klm.runs.state import SpinState
 from ase_klm.vectors import dot
 
 
-class Outputs:
+class Outputs(ABC):
     """What a run writes, opened when its first step is due.
 
     Parameters
@@ -27,23 +29,16 @@ class Outputs:
         Sites that are not pinned, bool, shape (N, 1).
     logfile, trajectory
         As in `LLGDynamics`.
-    model_units : bool
-        Times in ħ/eV and temperatures in eV, instead of fs and K.
     """
 
     def __init__(
-        self,
-        state: SpinState,
-        mobile: Tensor,
-        logfile: str | Path | TextIO | None,
-        trajectory: str | Path | None,
-        model_units: bool,
+        self, state: SpinState, mobile: Tensor, logfile: str | Path | TextIO | None, trajectory: str | Path | None
     ) -> None:
-        self.state, self.mobile, self.model_units = state, mobile, model_units
+        self.state, self.mobile = state, mobile
         self._logfile = logfile
         checked_logfile(logfile)
         self._paths = [] if trajectory is None else _trajectory_paths(trajectory, state)
-        self._log: Log | None = None
+        self._log: Any = None
         self._writers: list[FrameWriter] = []
 
     @property
@@ -59,8 +54,7 @@ class Outputs:
     def open(self, last_step: int | None) -> None:
         """Open the files: anew, or, given the last step that counts, to go on with them."""
         if self._logfile is not None:
-            unit = ("ħ/eV", "eV") if self.model_units else ("fs", "K")
-            self._log = Log(self._logfile, *unit, not self.state.single, last_step)
+            self._log = self.new_log(self._logfile, last_step)
         self._writers = [FrameWriter(path, last_step is not None, last_step) for path in self._paths]
 
     def close(self) -> None:
@@ -69,6 +63,45 @@ class Outputs:
             if file is not None:
                 file.close()
         self._log, self._writers = None, []
+
+    @abstractmethod
+    def new_log(self, target: str | Path | TextIO, last_step: int | None) -> Log:
+        """The log with its columns."""
+
+    @abstractmethod
+    def write_log(self, step: int, time: float, applied: Tensor | None) -> None:
+        """One line a replica, energies and torques with the applied field (eV/μB)."""
+
+    @abstractmethod
+    def write_frames(self, step: int, time: float) -> None:
+        """One frame a replica; the atoms must show the present state."""
+
+
+class SpinOutputs(Outputs):
+    """What `LLGDynamics` writes.
+
+    Parameters
+    ----------
+    state, mobile, logfile, trajectory
+        As in `Outputs`.
+    model_units : bool
+        Times in ħ/eV and temperatures in eV, instead of fs and K.
+    """
+
+    def __init__(
+        self,
+        state: SpinState,
+        mobile: Tensor,
+        logfile: str | Path | TextIO | None,
+        trajectory: str | Path | None,
+        model_units: bool,
+    ) -> None:
+        super().__init__(state, mobile, logfile, trajectory)
+        self.model_units = model_units
+
+    def new_log(self, target: str | Path | TextIO, last_step: int | None) -> SpinLog:
+        unit = ("ħ/eV", "eV") if self.model_units else ("fs", "K")
+        return SpinLog(target, *unit, not self.state.single, last_step)
 
     def write_log(self, step: int, time: float, applied: Tensor | None) -> None:
         """One line a replica, energies and torques with the applied field (eV/μB)."""
@@ -98,6 +131,69 @@ class Outputs:
                 self.state.replicas[number],
                 energy=evaluation.energy.reshape(-1)[number].item(),
                 magnetic_forces=self.state.array(evaluation.magnetic_forces, number),
+                step=step,
+                time=time,
+            )
+
+
+class SpinLatticeOutputs(Outputs):
+    """What `SpinLatticeDynamics` writes.
+
+    Parameters
+    ----------
+    state, mobile, logfile, trajectory
+        As in `Outputs`.
+    inverse_mass : Tensor
+        1/M, zero for atoms that do not move, shape (N, 1).
+    """
+
+    state: CoupledState
+
+    def __init__(
+        self,
+        state: CoupledState,
+        mobile: Tensor,
+        logfile: str | Path | TextIO | None,
+        trajectory: str | Path | None,
+        inverse_mass: Tensor,
+    ) -> None:
+        super().__init__(state, mobile, logfile, trajectory)
+        self.inverse_mass = inverse_mass
+
+    def new_log(self, target: str | Path | TextIO, last_step: int | None) -> SpinLatticeLog:
+        return SpinLatticeLog(target, last_step)
+
+    def write_log(self, step: int, time: float, applied: Tensor | None) -> None:
+        if self._log is None:
+            return
+        state, evaluation = self.state, self.state.evaluation()
+        energy, field = evaluation.energy, evaluation.magnetic_forces
+        if applied is not None:
+            energy = energy - dot(state.moments, applied.expand_as(state.moments)).sum()
+            field = field + applied
+        magnetic = state.bound.magnetic[:, None]
+        thermal = spin_temperature(state.bound, state.moments, field, self.mobile & magnetic)
+        kinetic = kinetic_energy(state.velocities, self.inverse_mass)
+        self._log.line(
+            step,
+            time,
+            energy.item(),
+            kinetic.item(),
+            lattice_temperature(kinetic, self.inverse_mass).item() / units.KB,
+            (state.moments.sum(dim=0) / magnetic.sum()).tolist(),
+            None if thermal is None else thermal.item() / units.KB,
+        )
+
+    def write_frames(self, step: int, time: float) -> None:
+        if not self._writers:
+            return
+        evaluation = self.state.evaluation()
+        for writer in self._writers:
+            writer.write(
+                self.state.atoms,
+                energy=evaluation.energy.item(),
+                forces=self.state.array(self.state.forces(), 0),
+                magnetic_forces=self.state.array(evaluation.magnetic_forces, 0),
                 step=step,
                 time=time,
             )

@@ -7,17 +7,15 @@ one whole.
 import json
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
-
-FORMAT = "ase_klm LLGDynamics restart 1"
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class RestartState:
         What must be equal in the run that continues; JSON.
     """
 
+    run: ClassVar[str] = "LLGDynamics"
     step: int
     moments: NDArray[np.float64]
     length: NDArray[np.float64]
@@ -48,27 +47,42 @@ class RestartState:
     parameters: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class SpinLatticeRestartState(RestartState):
+    """State of a run that moves the atoms, too.
+
+    Attributes
+    ----------
+    positions, velocities : ndarray
+        Å, and Å per ASE's unit of time, shape (N, 3).
+    """
+
+    run: ClassVar[str] = "SpinLatticeDynamics"
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64]
+
+
+State = TypeVar("State", bound=RestartState)
+
+
 def save(path: Path, state: RestartState) -> None:
     """Write the file, replacing an older one in one go."""
     temporary = path.with_name(f".{path.name}.tmp")
+    found: dict[str, Any] = {entry.name: np.asarray(getattr(state, entry.name)) for entry in fields(state)}
+    found["parameters"] = np.array(json.dumps(state.parameters))
     with temporary.open("wb") as file:
-        np.savez(
-            file,
-            format=np.array(FORMAT),
-            step=np.array(state.step),
-            moments=state.moments,
-            length=state.length,
-            energy=state.energy,
-            generator=state.generator,
-            parameters=np.array(json.dumps(state.parameters)),
-        )
+        np.savez(file, format=np.array(_format(type(state))), **found)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def load(path: Path, parameters: dict[str, Any]) -> RestartState:
-    """Read a file that `save` wrote for a run with these parameters.
+def _format(kind: type[RestartState]) -> str:
+    return f"ase_klm {kind.run} restart 1"
+
+
+def load(path: Path, parameters: dict[str, Any], kind: type[State]) -> State:
+    """Read a file that `save` wrote for a run of this kind with these parameters.
 
     Raises
     ------
@@ -78,19 +92,17 @@ def load(path: Path, parameters: dict[str, Any]) -> RestartState:
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {name: archive[name] for name in archive.files}
-        if str(found["format"]) != FORMAT:
-            raise KeyError(f"its format is {found['format']}, not {FORMAT!r}")
-        state = RestartState(
-            int(found["step"]),
-            found["moments"].astype(np.float64, casting="safe"),
-            found["length"].astype(np.float64, casting="safe"),
-            found["energy"].astype(np.float64, casting="safe"),
-            found["generator"].astype(np.uint8, casting="safe"),
-            json.loads(str(found["parameters"])),
-        )
+        if str(found["format"]) != _format(kind):
+            raise KeyError(f"its format is {found['format']}, not {_format(kind)!r}")
+        arrays = {
+            entry.name: found[entry.name].astype(np.uint8 if entry.name == "generator" else np.float64, casting="safe")
+            for entry in fields(kind)
+            if entry.name not in ("step", "parameters")
+        }
+        state = kind(step=int(found["step"]), parameters=json.loads(str(found["parameters"])), **arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise KLMError(
-            f"{path} cannot be read as a restart file of LLGDynamics",
+            f"{path} cannot be read as a restart file of {kind.run}",
             f"{type(error).__name__}: {error}",
             "it is damaged or of another kind: move it away to start anew, or give the right name",
         ) from None

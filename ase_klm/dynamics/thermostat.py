@@ -37,13 +37,7 @@ class Thermostat:
                 "the noise is proportional to the damping: without damping no bath acts on the spins",
                 "give damping > 0, or leave the temperature out",
             )
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
-            raise KLMError(
-                "thermal noise needs a seed" if seed is None else f"seed = {seed!r} cannot seed a generator",
-                "every run can be repeated, so noise comes from a generator with a given non-negative integer as seed",
-                "give seed=1",
-            )
-        self.generator.manual_seed(int(seed))
+        seeded(self.generator, seed)
 
     def noise(self, length: Tensor) -> Tensor | None:
         """ζ in eV/μB, shape (..., N, 3), for moments of the given length (..., N, 1); None at T = 0."""
@@ -63,3 +57,20 @@ class Thermostat:
     def state(self, state: Any) -> None:
         if self.active:
             self.generator.set_state(torch.tensor(state))
+
+
+def seeded(generator: torch.Generator, seed: int | None) -> torch.Generator:
+    """The generator, started from a seed.
+
+    Raises
+    ------
+    KLMError
+        When the seed is missing or none.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise KLMError(
+            "thermal noise needs a seed" if seed is None else f"seed = {seed!r} cannot seed a generator",
+            "every run can be repeated, so noise comes from a generator with a given non-negative integer as seed",
+            "give seed=1",
+        )
+    return generator.manual_seed(int(seed))

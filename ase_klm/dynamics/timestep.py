@@ -53,14 +53,14 @@ def suggest_timestep(
     gyromagnetic_ratio = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
     largest = checked_number(angle, "angle", "rad", above=0)
     bound = SpinState(replicas[:1], single=True).bound
-    frequency = gyromagnetic_ratio * _largest_curvature(bound) / (1 + alpha**2) ** 0.5
+    frequency = gyromagnetic_ratio * largest_curvature(bound) / (1 + alpha**2) ** 0.5
     shortest = float(norm(bound.moments)[bound.magnetic].min())
     diffusion = 2 * alpha * gyromagnetic_ratio * thermal / shortest / (1 + alpha**2)
     with np.errstate(divide="ignore"):
         return float(min(np.divide(largest, frequency), np.divide(largest**2, diffusion)))
 
 
-def _largest_curvature(bound: BoundPotential) -> float:
+def largest_curvature(bound: BoundPotential) -> float:
     """Largest abs(eigenvalue) of abs(m)^½ C abs(m)^½, eV/μB."""
     m = bound.moments
     e, length = directions(m), norm(m)

@@ -51,7 +51,7 @@ class Network(Potential):
         if not isinstance(self.model, LatticeNetwork):
             raise KLMError(
                 f"{type(self.model).__name__} is not a network of spins",
-                "a LatticeNetwork is needed",
+                "a LatticeNetwork is needed; networks of atoms and moments belong to MagNetCalculator",
                 "take one from ase_klm.models, or load a file with models.files.load",
             )
         checked_number(self.largest_tile, "largest_tile", minimum=1)

@@ -1,5 +1,6 @@
-"""Relaxation of spins; combined relaxation of atoms and spins comes here later."""
+"""Relaxation: of spins, and of atoms and spins together."""
 
 from ase_klm.relaxation.minimizer import SpinMinimizer
+from ase_klm.relaxation.spin_lattice_filter import SpinLatticeFilter
 
-__all__ = ["SpinMinimizer"]
+__all__ = ["SpinLatticeFilter", "SpinMinimizer"]

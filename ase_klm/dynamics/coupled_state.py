@@ -1,0 +1,113 @@
+"""Positions, velocities and moments of one structure on the device, and the Atoms that show them."""
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ase_klm.moments import get_moments, set_moments
+from ase_klm.potentials.base import Evaluation
+from ase_klm.potentials.foreign import potential_of, reference_of
+from ase_klm.runs.state import SpinState
+
+
+class CoupledState(SpinState):
+    """Moments, positions and velocities, their bound potential, and its evaluation with atomic forces.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        One structure.
+    fixed : ndarray
+        Atoms that do not move, bool, shape (N,); their velocities are zero.
+
+    Attributes
+    ----------
+    positions, velocities : Tensor
+        Å, and Å per ASE's unit of time, shape (N, 3).
+    cell : Tensor
+        Å, shape (3, 3).
+    """
+
+    positions: Tensor
+    velocities: Tensor
+    cell: Tensor
+
+    def __init__(self, atoms: Atoms, fixed: NDArray[np.bool_]) -> None:
+        self.atoms, self._fixed = atoms, fixed
+        super().__init__([atoms], single=True)
+
+    def place(self, positions: Tensor) -> None:
+        """Take other positions; the moments may follow with `advance`."""
+        self.positions = positions
+        self.bound.move_to(positions, self.cell)
+        self._evaluation = None
+
+    def evaluation(self) -> Evaluation:
+        """Energy, forces and magnetic forces of the present state."""
+        if self._evaluation is None:
+            self._evaluation = self.bound.evaluate(self.moments, self.positions, self.cell)
+        return self._evaluation
+
+    def forces(self) -> Tensor:
+        """Of the present state, eV/Å, shape (N, 3)."""
+        return self.evaluation().forces  # type: ignore[return-value]  # checked when the run is made
+
+    def show(self) -> None:
+        atoms = self.atoms
+        atoms.positions[:] = self.positions.cpu().numpy()
+        atoms.set_momenta(atoms.get_masses()[:, None] * self.velocities.cpu().numpy(), apply_constraint=False)
+        super().show()
+        self._remember_shown()
+
+    def synchronise(self) -> bool:
+        """As `SpinState` does, with velocities."""
+        moments, atoms = get_moments(self.atoms), self.atoms
+        places, cell = self._places[0]
+        turned = not np.array_equal(moments, self._shown[0])
+        pushed = not np.array_equal(atoms.get_momenta(), self._shown_momenta)
+        moved = not np.array_equal(atoms.positions, places) or not np.array_equal(atoms.cell.array, cell)
+        stale = self._is_stale([moments])
+        kept = self.moments, self.length, self.positions, self.velocities
+        if stale:
+            self._bind()
+        elif turned:
+            self.set(self.bound.tensor(moments))
+        elif pushed:
+            self._take_velocities()
+        else:
+            return False
+        # what was not changed stays as it is, to the last bit
+        if not turned:
+            self.set(*kept[:2])
+        if not moved:
+            self.place(kept[2])
+        if pushed:
+            self._take_velocities()
+        else:
+            self.velocities = kept[3]
+        self._shown = [moments]
+        self._remember_shown()
+        return True
+
+    def refresh(self) -> None:
+        """Bind anew, so that neighbour lists are those that a continued run begins with."""
+        set_moments(self._reference, self.moments.cpu().numpy())
+        self.bound = potential_of(self.atoms).bind(self._reference, str(self.bound.device))
+        self.place(self.positions)
+
+    def _bind(self) -> None:
+        super()._bind()
+        self._reference = reference_of(self.atoms)
+        self.positions, self.cell = self.bound.positions, self.bound.cell
+        self._take_velocities()
+        self._remember_shown()
+
+    def _take_velocities(self) -> None:
+        momenta, masses = self.atoms.get_momenta(), self.atoms.get_masses()[:, None]
+        free = ~self._fixed[:, None]
+        self.velocities = self.bound.tensor(np.divide(momenta, masses, out=np.zeros_like(momenta), where=free))
+
+    def _remember_shown(self) -> None:
+        self._places = [(self.atoms.positions.copy(), self.atoms.cell.array.copy())]
+        self._shown_momenta = self.atoms.get_momenta()

@@ -1,0 +1,317 @@
+"""Coupled dynamics of the atoms and moments of ASE `Atoms`, in the shape of ASE's dynamics.
+
+dx/dt = v,   M dv/dt = -∂E/∂x,   dm/dt = -γ/(1+α²) [m×B + (α/abs(m)) m×(m×B)],   B = -∂E/∂m + field + ζ,
+
+with a Langevin bath on the atoms and another, ζ, on the moments. Without baths, energy and, where the energy does not
+change when atoms and moments are rotated together, Σ x×p - Σ m/γ are conserved.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.constraints import FixAtoms
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ase_klm import units
+from ase_klm.dynamics.coupled import CoupledEquations, CoupledIntegrator
+from ase_klm.dynamics.coupled_state import CoupledState
+from ase_klm.dynamics.couplings import Couplings
+from ase_klm.dynamics.langevin import Langevin
+from ase_klm.dynamics.outputs import SpinLatticeOutputs
+from ase_klm.dynamics.parameters import AppliedField
+from ase_klm.dynamics.restart import SpinLatticeRestartState
+from ase_klm.dynamics.run import Run
+from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
+from ase_klm.dynamics.suzuki_trotter import SuzukiTrotter, checked_couplings
+from ase_klm.dynamics.thermostat import Thermostat, seeded
+from ase_klm.dynamics.timestep import largest_curvature
+from ase_klm.dynamics.velocity_verlet import VelocityVerlet
+from ase_klm.dynamics.vibrations import fastest_vibration
+from ase_klm.errors import KLMError, warn
+from ase_klm.runs.inputs import checked_replicas, pinned_sites
+from ase_klm.runs.state import all_finite
+from ase_klm.validate import checked_atoms, checked_number
+
+SPIN_LATTICE_INTEGRATORS: dict[str, Callable[[], CoupledIntegrator]] = {
+    "suzuki-trotter": SuzukiTrotter,
+    "sib": lambda: VelocityVerlet(SemiImplicitB()),
+}
+"""Integrators by name."""
+
+STABLE = 2.0
+"""Velocity Verlet follows vibrations up to ω Δt = 2, and none beyond."""
+LONG, GOOD = 0.7, 0.3
+"""ω Δt of the fastest vibration: its frequency is wrong by (ω Δt)²/24, 2 % and 0.4 %."""
+LONG_TURN, GOOD_TURN = 1.0, 0.3
+"""The same for the turn of a spin, rad."""
+
+
+class SpinLatticeDynamics(Run):
+    """Evolve positions, velocities and moments of one structure.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        With moments, velocities (``MaxwellBoltzmannDistribution``; else at rest) and a calculator that has forces and
+        magnetic forces. Of ASE's constraints, `FixAtoms` is obeyed.
+    timestep : float
+        In ASE's unit of time: ``1.0 * ase.units.fs``.
+    lattice_temperature_K : float, optional
+        Of the bath of the atoms, K. Default: none, so that friction only cools.
+    lattice_friction : float
+        Friction of that bath, as in ASE's `Langevin`: in 1/(ASE's unit of time), e.g. ``0.01 / ase.units.fs``. Zero: no
+        bath.
+    spin_temperature_K : float, optional
+        Of the bath of the moments, K.
+    damping : float
+        Gilbert damping α, the coupling to that bath. Zero: no bath.
+    gamma : float
+        γ, default g/ħ with g = 2 (`units.GAMMA`).
+    integrator : str
+        "suzuki-trotter" turns the spins one sublattice after the other, for energies bilinear in spins. "sib" takes the
+        fields of all at once, with semi-implicit B, for any potential. "auto" takes the first where it can.
+    seed : int, optional
+        Of the thermal noise; needed when there is some.
+    trajectory : str or Path, optional
+        ``.traj`` or ``.extxyz``, with momenta, moments, energy, forces and magnetic forces.
+    logfile : str, Path or file object, optional
+        "-" is the standard output. A line: step, time (fs); potential energy with the applied field, kinetic and total
+        energy (eV); temperature of the lattice (K); mean moment of the magnetic sites (μB); temperature of the spins
+        (K; blank where the potential has no second derivatives).
+    loginterval : int
+        Steps between log lines and between frames.
+    restart : str or Path, optional
+        File that lets a killed run continue to the same bits, as in `LLGDynamics`.
+    restart_interval : int
+        Steps between two writings of it. Neighbour lists are found anew then, so that both runs have the same.
+    field : array_like or callable, optional
+        A further Zeeman field on the moments in eV/μB, shape (3,) or (N, 3), or a function of time that returns one.
+    pinned : array_like, optional
+        Sites whose moments do not move: boolean mask (N,), or indices.
+    progress : bool
+        Whether runs of more than two seconds show a progress bar, on a terminal only.
+
+    Raises
+    ------
+    KLMError
+        For bad input, before the first step.
+
+    Notes
+    -----
+    Observers, and the script between two runs, may change positions, momenta and moments: they are taken over.
+    """
+
+    restart_kind = SpinLatticeRestartState
+    _state: CoupledState
+
+    def __init__(
+        self,
+        atoms: Atoms,
+        timestep: float,
+        lattice_temperature_K: float | None = None,
+        lattice_friction: float = 0.0,
+        spin_temperature_K: float | None = None,
+        damping: float = 0.0,
+        gamma: float = units.GAMMA,
+        integrator: str = "auto",
+        seed: int | None = None,
+        trajectory: str | Path | None = None,
+        logfile: str | Path | TextIO | None = None,
+        loginterval: int = 1,
+        restart: str | Path | None = None,
+        restart_interval: int = 1000,
+        field: Any = None,
+        pinned: ArrayLike | None = None,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(loginterval, restart, restart_interval, progress)
+        self.atoms = checked_atoms(atoms)
+        checked_replicas(atoms)
+        self.timestep = checked_number(timestep, "timestep", "ASE's unit of time", above=0)
+        self.damping = checked_number(damping, "damping", minimum=0)
+        self.friction = checked_number(lattice_friction, "lattice_friction", "1/(ASE's unit of time)", minimum=0)
+        self.gamma = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
+        lattice_kT = _thermal_energy(lattice_temperature_K, "lattice_temperature_K")
+        spin_kT = _thermal_energy(spin_temperature_K, "spin_temperature_K")
+        self.pinned = pinned_sites(pinned, len(atoms))
+        self.fixed = fixed_atoms(atoms)
+        masses = _checked_masses(atoms, self.fixed)
+
+        self._state = state = CoupledState(atoms, self.fixed)
+        if state.evaluation().forces is None:
+            raise KLMError(
+                f"{type(atoms.calc).__name__} gives no atomic forces",
+                "without -∂E/∂x the atoms cannot move",
+                "use a calculator with forces, add one by SumCalculator, or evolve the moments alone with LLGDynamics",
+            )
+        device = state.moments.device
+        self.integrator = _chosen(integrator, state)
+        self._applied = AppliedField(field, tuple(state.moments.shape), device)
+        inverse_mass = torch.tensor(np.divide(1.0, masses, out=np.zeros_like(masses), where=~self.fixed), device=device)
+        self._inverse_mass = inverse_mass[:, None]
+        stretch = self.timestep / self.integrator.stretches
+        self._spin_kT = spin_kT
+        self._thermostat = Thermostat(torch.tensor(spin_kT, device=device), self.damping, self.gamma, stretch, seed)
+        self._generator = self._thermostat.generator
+        self._noisy = self._thermostat.active or lattice_kT > 0
+        if lattice_kT > 0 and not self._thermostat.active:
+            seeded(self._generator, seed)
+        bath = Langevin(lattice_kT, self.friction, self._inverse_mass, self.timestep, self._generator)
+        mobile = ~torch.tensor(self.pinned, device=device)[:, None]
+        self._equations = CoupledEquations(
+            self.timestep,
+            self._inverse_mass,
+            not self.fixed.all(),
+            mobile & state.bound.magnetic[:, None],
+            self.gamma / (1 + self.damping**2),
+            self.damping,
+            bath,
+            self._thermostat.noise,
+            self._applied.at,
+        )
+        self._outputs = SpinLatticeOutputs(state, mobile, logfile, trajectory, self._inverse_mass)
+        self._parameters = {
+            "integrator": self.integrator.name,
+            "timestep": self.timestep,
+            "lattice_friction": self.friction,
+            "damping": self.damping,
+            "gamma": self.gamma,
+            "kT": [lattice_kT, spin_kT],
+            "seed": int(seed) if self._noisy and seed is not None else None,
+            "field": self._applied.description,
+            "pinned": np.flatnonzero(self.pinned).tolist(),
+            "fixed atoms": np.flatnonzero(self.fixed).tolist(),
+            "masses": masses.tolist(),
+            "species": atoms.numbers.tolist(),
+            "cell": atoms.cell.array.tolist(),
+            "restart_interval": self._restart_interval,
+        }
+        self._resume_if_wanted()
+
+    @property
+    def positions(self) -> Tensor:
+        """Present positions on the device, Å, shape (N, 3)."""
+        return self._state.positions
+
+    @property
+    def velocities(self) -> Tensor:
+        """Present velocities on the device, Å per ASE's unit of time, shape (N, 3)."""
+        return self._state.velocities
+
+    def _step(self) -> None:
+        self.integrator.step(self._state, self.time, self._equations)
+        self.nsteps += 1
+
+    def _check_timestep(self) -> None:
+        """Compare Δt with the fastest vibration, the fastest magnon, and the turns of the spins at this moment."""
+        state = self._state
+        vibration = self.timestep * fastest_vibration(
+            state.bound, state.moments, state.positions, state.cell, self._inverse_mass
+        )
+        magnon = self.timestep * self._equations.gamma * largest_curvature(state.bound)
+        shortest = float(state.length[state.bound.magnetic].min())
+        noise = (2 * self.damping * self._equations.gamma * self._spin_kT * self.timestep / shortest) ** 0.5
+        for angle, long, good, what in (
+            (vibration, LONG, GOOD * self.timestep / max(vibration, 1e-9), "the fastest vibration of the atoms"),
+            (magnon, LONG_TURN, GOOD_TURN * self.timestep / max(magnon, 1e-9), "the fastest magnon"),
+            (noise, LONG_TURN, (GOOD_TURN / max(noise, 1e-9)) ** 2 * self.timestep, "a spin in its thermal noise"),
+        ):
+            if angle <= long:
+                continue
+            why = f"in one step {what} goes through {angle:.2g} rad"
+            remedy = f"use timestep={good / units.FS:.2g} * ase.units.fs or less"
+            if angle is vibration and angle >= STABLE:
+                raise KLMError(
+                    f"the time step of {self.timestep / units.FS:.4g} fs is too long for these atoms",
+                    f"{why}; from 2 rad on, the atoms would fly apart",
+                    remedy,
+                )
+            warn(f"the time step of {self.timestep / units.FS:.4g} fs is long", why, remedy)
+
+    def _check_finite(self) -> None:
+        super()._check_finite()
+        if not all_finite(self._state.positions, self._state.velocities):
+            raise KLMError(
+                f"positions or velocities are not finite at step {self.nsteps}",
+                "the calculator has returned forces of NaN or infinity, or the time step is too long",
+                "look at the last frame of the trajectory, and shorten the time step",
+            )
+
+    def _present(self) -> SpinLatticeRestartState:
+        state = self._state
+        state.refresh()
+        return SpinLatticeRestartState(
+            self.nsteps,
+            state.moments.cpu().numpy(),
+            state.length.cpu().numpy(),
+            state.evaluation().energy.cpu().numpy(),
+            self._generator.get_state().numpy() if self._noisy else np.zeros(0, dtype=np.uint8),
+            self._parameters,
+            state.positions.cpu().numpy(),
+            state.velocities.cpu().numpy(),
+        )
+
+    def _take_over(self, found: Any) -> None:
+        state = self._state
+        if self._noisy:
+            self._generator.set_state(torch.tensor(found.generator))
+        tensor = state.bound.tensor
+        state.set(tensor(found.moments), tensor(found.length))
+        state.place(tensor(found.positions))
+        state.velocities = tensor(found.velocities)
+        state.refresh()
+
+
+def fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
+    """Which atoms are held by `FixAtoms`, shape (N,).
+
+    Raises
+    ------
+    KLMError
+        When there is another constraint.
+    """
+    fixed = np.zeros(len(atoms), dtype=bool)
+    for constraint in atoms.constraints:
+        if not isinstance(constraint, FixAtoms):
+            raise KLMError(
+                f"the constraint {type(constraint).__name__} is not obeyed here",
+                "of ASE's constraints, spin-lattice dynamics knows FixAtoms only",
+                "take it away with atoms.set_constraint(), or use FixAtoms",
+            )
+        fixed[constraint.get_indices()] = True
+    return fixed
+
+
+def _checked_masses(atoms: Atoms, fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    masses = atoms.get_masses()
+    bad = np.flatnonzero(~fixed & ~(np.isfinite(masses) & (masses > 0)))
+    if len(bad):
+        raise KLMError(
+            f"atom {bad[0]} ({atoms.symbols[bad[0]]}) has the mass {masses[bad[0]]}",
+            "it has no acceleration F/M",
+            "set masses with atoms.set_masses(...), or hold the atom by FixAtoms",
+        )
+    return masses
+
+
+def _thermal_energy(temperature_K: float | None, name: str) -> float:
+    return 0.0 if temperature_K is None else units.KB * checked_number(temperature_K, name, "K", minimum=0)
+
+
+def _chosen(name: Any, state: CoupledState) -> CoupledIntegrator:
+    if name == "auto":
+        name = "sib" if Couplings.of(state.bound) is None else "suzuki-trotter"
+    if not isinstance(name, str) or name not in SPIN_LATTICE_INTEGRATORS:
+        raise KLMError(
+            f"integrator = {name!r} is not known",
+            f"there are {', '.join(map(repr, SPIN_LATTICE_INTEGRATORS))}",
+            'leave it out, and a fitting one is taken ("auto")',
+        )
+    if name == "suzuki-trotter":
+        checked_couplings(state.bound)
+    return SPIN_LATTICE_INTEGRATORS[name]()
