@@ -90,7 +90,7 @@ def main() -> None:
     for name, colour in (("potential", "C0"), ("kinetic", "C3"), ("total", "0.2")):
         values = 1000 * (free[name] - free[name][0]) / len(atoms)
         axes[0].plot(free["time"], values, color=colour, lw=1.0, label=name)
-    axes[0].set(xlabel="t (ps)", ylabel="change of energy (meV/atom)", title="without a bath")
+    axes[0].set(xlabel="t (ps)", ylabel="change of energy (meV/atom)", title="without a bath", ylim=(-10, 12))
     for ax, run, title in ((axes[1], free, "without a bath"), (axes[2], baths, "baths of 200 K and 50 K")):
         for name, colour in (("spins", "C1"), ("lattice", "C3")):
             ax.plot(run["time"], run[name], color=colour, lw=0.5, alpha=0.4)
@@ -98,10 +98,10 @@ def main() -> None:
         ax.set(xlabel="t (ps)", ylabel="temperature (K)", title=title, ylim=(0, 250))  # disorder begins far above
     for temperature, colour in ((200, "C1"), (50, "C3")):
         axes[2].axhline(temperature, color=colour, lw=0.8, ls="--")
-    for ax, corner in zip(axes, ("center right", "upper right", "upper right"), strict=True):
+    for ax, corner in zip(axes, ("upper left", "upper right", "upper right"), strict=True):
         ax.legend(frameon=False, loc=corner)
         ax.spines[["top", "right"]].set_visible(False)
-    figure.savefig(f"{NAME}.png", dpi=120)
+    figure.savefig(f"{NAME}.png", dpi=80)
     print(f"wrote {NAME}.png, {NAME}-free.log, {NAME}-baths.log")
 
 
