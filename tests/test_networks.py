@@ -226,6 +226,8 @@ def test_calculator_with_a_module_and_a_file(tmp_path):
     model = ecnn(atoms).float()
     path = tmp_path / "mine.safetensors"
     files.save(path, model)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it, as the umask says
     energy, field = energy_and_field(Network(model), atoms)
     bias = np.array([0.1, 0.0, -0.2])
     for given in (model, path, str(path)):

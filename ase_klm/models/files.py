@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ase_klm.errors import KLMError
@@ -203,8 +203,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        save_file(dict(tensors), temporary, metadata)
-        with temporary.open("rb") as file:
+        with temporary.open("wb") as file:  # save_file would leave a file that nobody else may read
+            file.write(serialised(dict(tensors), metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
