@@ -40,7 +40,7 @@ from ase_klm.training import (
 
 SPECIES = ("O", "Ni")
 BASE: Mapping[str, Any] = MappingProxyType({"loss": {"label_scale": "fit"}, "model": {"spin_orbit": False}})
-ENERGY_WEIGHTS = (0.0, 0.1, 1.0, 10.0, 100.0)
+ENERGY_WEIGHTS = (0.1, 1.0, 10.0, 100.0)
 FRAMES = (10, 30, 60)
 RUNS: dict[str, dict[str, Any]] = (
     {"potential": {}}
@@ -103,7 +103,7 @@ def _run(name: str, training: Any, validation: Any, options: argparse.Namespace)
     trainer.run()
     predicted, labels = predict(model, validation)
     predicted = predicted.as_labelled(trainer.problem.label_scale)
-    plot.atomic_parity(predicted, labels)[0].figure.savefig(folder / "parity.png", dpi=150)
+    plot.atomic_parity(predicted, labels)[0].figure.savefig(folder / "parity.png", dpi=100)
     minutes = trainer.progress.seconds / 60
     print(f"{name}: {model.n_weights} weights, {trainer.progress.step} steps in {minutes:.1f} min", flush=True)
     return atomic_measures(predicted, labels)
@@ -143,6 +143,10 @@ def _picture(found: dict[str, AtomicMeasures]) -> Any:
     left.axvline(0.03, color="0.8", lw=0.8, zorder=0)
     left.axhline(0.2, color="0.8", lw=0.8, zorder=0)
     left.set(xlabel="energy (meV/atom)", ylabel="magnetic force across the moment (meV/μ$_\\mathrm{B}$)")
+    left.set(xlim=(0.009, 0.13), ylim=(0.09, 4.5))
+    for axis, ticks in ((left.xaxis, (0.01, 0.03, 0.1)), (left.yaxis, (0.1, 0.2, 0.5, 1.0, 2.0))):
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    left.minorticks_off()
     left.set_title("trade-off; numbers: weight of energies", fontsize="medium")
     left.legend(frameon=False)
     names = {n: f"{n} frames" for n in FRAMES} | {120: "potential"}
@@ -154,7 +158,7 @@ def _picture(found: dict[str, AtomicMeasures]) -> Any:
         right.set_xticks(list(points), [str(n) for n in points], minor=False)
         right.minorticks_off()
         right.legend(frameon=False, fontsize="small")
-    right.set(xlabel="structures in training", ylabel="root mean square error")
+    right.set(xlabel="structures in training", ylabel="root mean square error", ylim=(0.01, 1.0))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -96,7 +96,7 @@ def _draw(panel: Any, found: Array, given: Array, quantity: str, unit: str, digi
     panel.plot([low, high], [low, high], color="0.6", lw=0.8, zorder=1)
     for component, letter in zip(range(given.shape[1]), "xyz", strict=False):
         points = given[:, component], found[:, component]
-        panel.plot(*points, ".", ms=2, alpha=0.5, rasterized=True, label=f"${letter}$")
+        panel.plot(*points, ".", ms=2 if len(given) > 500 else 5, alpha=0.5, rasterized=True, label=f"${letter}$")
     error = np.sqrt(np.mean((given - found) ** 2))
     panel.text(0.04, 0.96, f"RMSE {error:{digits}} {unit}", transform=panel.transAxes, va="top", fontsize="small")
     panel.locator_params(nbins=5)  # both axes alike, without labels that touch
