@@ -20,7 +20,8 @@ def test_atoms_and_spins_together(tmp_path, monkeypatch):
     for block in blocks(text, "python"):
         exec(block, names)
     np.random.set_state(state)  # noqa: NPY002
-    assert names["dynamics"].nsteps == 200
+    assert names["dynamics"].nsteps == 300
+    assert len(names["magnons"].q) == len(names["phonons"].q)
     atoms = bulk("Fe", "bcc", a=2.8665, cubic=True).repeat(2)
     textures.uniform(atoms, length=2.2, noise=0.3, seed=1)
     atoms.calc = SpinCalculator(names["model"])

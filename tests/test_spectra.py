@@ -1,4 +1,7 @@
-"""S(q, ω): lines where linear spin-wave theory has them, the sign of q and ω, sum rules, sources of every kind."""
+"""S(q, ω) of moments and velocities: lines of linear theory, the sign of q and ω, sum rules, sources of every kind."""
+
+import runpy
+from pathlib import Path
 
 import matplotlib as mpl
 
@@ -8,14 +11,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
+from ase.md.verlet import VelocityVerlet
 from conftest import reference
 
-from ase_klm import ExchangeCalculator, LLGDynamics, analysis, data, graphs, lattices, plot, textures, units
-from ase_klm.analysis import dynamical_structure_factor, trajectories, wave_vector_path
+from ase_klm import (
+    ExchangeCalculator,
+    LLGDynamics,
+    SpinCalculator,
+    SpinLatticeDynamics,
+    analysis,
+    data,
+    graphs,
+    lattices,
+    plot,
+    potentials,
+    textures,
+    units,
+)
+from ase_klm.analysis import dynamical_structure_factor, spectra, trajectories, velocity_spectrum, wave_vector_path
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.moments import get_moments, set_moments
-
-dsf_module = __import__("importlib").import_module("ase_klm.analysis.dynamical_structure_factor")
 
 
 @pytest.fixture(autouse=True)
@@ -186,7 +202,7 @@ def brute_force(result, positions, moments, step, hbar=1.0):
 def test_definition_with_several_sites_a_cell(monkeypatch, small_pieces):
     if small_pieces:
         monkeypatch.setattr(trajectories, "CHUNK_BYTES", 7 * 24 * 27)
-        monkeypatch.setattr(dsf_module, "BLOCK_BYTES", 2000)
+        monkeypatch.setattr(spectra, "BLOCK_BYTES", 2000)
     atoms = lattices.kagome((3, 3))
     moments = random_series(atoms, 33)
     q = [(1 / 3, 0, 0), (1, 0, 0), (4 / 3, -1 / 3, 0), (0, 0, 0), (2, 0, 0)]
@@ -452,6 +468,196 @@ def test_non_magnetic_atoms_do_not_count():
         dynamical_structure_factor(moments, atoms=atoms, timestep=1.0).tensor,
         atol=1e-9,
     )
+
+
+# velocities
+
+
+def spring_chain(size=12, stiffness=2.0):
+    """A chain of irons with springs along it; the moments stand apart."""
+    atoms = lattices.chain(size, a=2.5)
+    textures.uniform(atoms, length=2.0)
+    atoms.calc = SpinCalculator(potentials.LatticeEnergy(shells={1: stiffness}))
+    atoms.get_forces()  # the calculator sees the chain at rest
+    frequencies = 2 * np.sqrt(stiffness / atoms.get_masses()[0]) * np.abs(np.sin(np.pi * np.arange(size) / size))
+    return atoms, units.HBAR * frequencies  # of the waves n/size, in eV
+
+
+def waves(atoms, amplitudes, frequencies, times):
+    """Velocities Re[Σ_n v_n exp(2πi n x/L + iω_n t)] along x, shape (n_times, N, 3)."""
+    number = np.arange(len(atoms))
+    phases = 2 * np.pi * np.outer(number, number) / len(atoms)
+    turning = amplitudes * np.exp(1j * np.outer(times, frequencies) / units.HBAR)
+    return np.einsum("tn,nj,x->tjx", turning, np.exp(1j * phases), (1, 0, 0)).real
+
+
+def test_one_phonon_of_a_chain(tmp_path):
+    """At 2 sqrt(k/M) sin(πq), with kT/M each component and atom, and at the q and ω of a magnon that turns with it."""
+    atoms, energies = spring_chain()
+    kT, mode, mass = 1e-3, 4, atoms.get_masses()[0]
+    amplitude = np.sqrt(4 * kT / mass / 12) * (np.arange(12) == mode)
+    atoms.set_velocities(waves(atoms, amplitude, energies, [0.0])[0])
+    # v exp(iωt) is the rate of v exp(iωt)/(iω); with both, the wave goes one way only
+    atoms.positions += waves(atoms, amplitude / (1j * energies[mode] / units.HBAR), energies, [0.0])[0]
+    at_rest, _ = spring_chain()
+    run = {"trajectory": tmp_path / "run.traj", "loginterval": 2, "progress": False}
+    with SpinLatticeDynamics(atoms, 4 * units.FS, **run) as dynamics:
+        dynamics.run(600)
+    q = np.outer(np.arange(-5, 7) / 12, (1, 0, 0))
+    result = velocity_spectrum(tmp_path / "run.traj", q, atoms=at_rest)
+    bin_width = result.energies[1] - result.energies[0]
+    total = result.intensity.sum(axis=1) * bin_width
+    # Σ_j M v_j² = 2 kT, half of it at (q, ω), where the convention has this wave, and half at (-q, -ω)
+    np.testing.assert_allclose(total, kT * np.isin(np.arange(-5, 7), (4, -4)), rtol=0.01, atol=1e-9)
+    for row, sign in ((9, 1), (1, -1)):
+        peak = result.energies[result.intensity[row].argmax()]
+        assert peak == pytest.approx(sign * energies[mode], abs=0.5 * bin_width)
+        np.testing.assert_allclose(result.longitudinal()[row], result.intensity[row], rtol=1e-9)
+    assert result.transverse().max() < 1e-9 * result.intensity.max()
+    plain = velocity_spectrum(tmp_path / "run.traj", q, atoms=at_rest, mass_weighted=False)
+    np.testing.assert_allclose(plain.tensor * mass, result.tensor, rtol=1e-9, atol=1e-15)
+    # the same vectors as moments have the same spectrum
+    speeds = np.array([frame.atoms.get_velocities() for frame in data.read(tmp_path / "run.traj")])
+    same = dynamical_structure_factor(speeds + 1e-12, q, atoms=at_rest, timestep=8 * units.FS)
+    np.testing.assert_allclose(same.tensor, plain.tensor, atol=1e-6 * plain.intensity.max())
+    np.testing.assert_allclose(same.energies, plain.energies)
+    given = velocity_spectrum(speeds, q, atoms=at_rest, timestep=8 * units.FS)
+    np.testing.assert_allclose(given.tensor, result.tensor, rtol=1e-6, atol=1e-9)
+
+
+def test_thermal_phonons_have_kT_each():
+    """Harmonic waves of random amplitudes: lines at the analytic energies, kT/M at every q, n + 1 and n quanta."""
+    atoms, energies = spring_chain(24)
+    rng, kT, step = np.random.default_rng(1), 0.01, 10 * units.FS
+    mass = atoms.get_masses()[0]
+    spectra_of = []
+    for _ in range(40):
+        amplitude = np.sqrt(kT / mass / 24) * (rng.normal(size=24) + 1j * rng.normal(size=24))
+        velocities = waves(atoms, amplitude, energies, step * np.arange(256))
+        spectra_of.append(velocity_spectrum(velocities, atoms=atoms, timestep=step))
+    result = spectra_of[0]
+    intensity = np.mean([spectrum.intensity for spectrum in spectra_of], axis=0)
+    bin_width = result.energies[1] - result.energies[0]
+    expected = energies[(24 * result.q[:, 0]).round().astype(int)]
+    created = np.where(result.energies >= 0, intensity, 0)
+    # neighbours overlap nearly, and the taper has its maximum between two points
+    np.testing.assert_allclose(result.energies[created.argmax(axis=1)], expected, atol=bin_width)
+    assert (intensity.sum(axis=1) * bin_width).mean() == pytest.approx(kT, rel=0.05)  # 24 × 40 × 2 samples
+    quantum = result.quantum(kT=kT)
+    assert isinstance(quantum, analysis.VelocitySpectrum)
+    fast = result.energies > 0.005
+    factor = quantum.intensity[:, fast] / result.intensity[:, fast]
+    beta = result.energies[fast] / kT
+    np.testing.assert_allclose(factor, np.tile(beta / (1 - np.exp(-beta)), (24, 1)))
+
+
+def test_every_branch_at_every_wave_vector():
+    """Two masses: an acoustic and an optical line with equal weights, S periodic in q, kT in each of its components."""
+    atoms = Atoms("NaCl", positions=[(0, 0, 0), (2, 0, 0)], cell=(4, 10, 10), pbc=(True, False, False)).repeat(
+        (6, 1, 1)
+    )
+    masses, kT = atoms.get_masses(), 0.01
+    # normal modes of all springs at once
+    ring = 2.0 * (2 * np.eye(12) - np.roll(np.eye(12), 1, axis=0) - np.roll(np.eye(12), -1, axis=0))
+    squares, vectors = np.linalg.eigh(ring / np.sqrt(np.outer(masses, masses)))
+    frequencies = np.sqrt(squares.clip(0))
+    rng, step = np.random.default_rng(2), 5 * units.FS
+    series = np.zeros((512, 12, 3))
+    phases = rng.uniform(0, 2 * np.pi, 12)
+    waves_of_modes = np.sqrt(2 * kT) * np.cos(np.outer(step * np.arange(512), frequencies) + phases)
+    waves_of_modes[:, 0] = np.sqrt(kT)  # the drift of the crystal
+    series[..., 0] = waves_of_modes @ vectors.T / np.sqrt(masses)
+    q = [(1 / 3, 0, 0), (4 / 3, 0, 0), (0, 0, 0)]
+    result = velocity_spectrum(series, q, atoms=atoms, timestep=step)
+    np.testing.assert_allclose(result.tensor[1], result.tensor[0], atol=1e-12)
+    bin_width = result.energies[1] - result.energies[0]
+    stiff = 2.0 * (1 / masses[0] + 1 / masses[1])
+    half = np.sqrt(stiff**2 - 4 * 2.0**2 / (masses[0] * masses[1]) * np.sin(np.pi / 3) ** 2)
+    for row, squares_of_q in ((0, (stiff - half, stiff + half)), (2, (0.0, 2 * stiff))):
+        for square in squares_of_q:
+            line = units.HBAR * np.sqrt(square)
+            near = np.abs(np.abs(result.energies) - line) < 3.5 * bin_width  # of a Hann window's line
+            assert result.intensity[row, near].sum() * bin_width == pytest.approx(kT / 2, rel=0.01)
+        assert result.intensity[row].sum() * bin_width == pytest.approx(kT, rel=0.01)
+
+
+def test_magnon_and_phonon_repel_each_other():
+    """At the crossing of the example's crystal, after a kick: both spectra have the two energies of linear theory."""
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "magnon_phonon.py"))
+    at_rest, atoms = example["crystal"](2), example["crystal"](2)
+    q = np.pi / example["LATTICE_CONSTANT"]  # along z, half-way to H
+    hessian = example["hessian_at"](at_rest, example["second_derivatives"](at_rest), q)
+    mass = at_rest.get_masses()[0]
+    phonon, _, _, magnon = example["uncoupled_modes"](hessian, mass)
+    low, other, _, _ = linear = example["coupled_modes"](hessian, mass)
+    assert abs(magnon - phonon) < 0.2e-3
+    assert linear[2] - low == pytest.approx(2.12e-3, abs=0.02e-3)
+    assert other == pytest.approx(phonon, abs=0.1e-3)
+    # spins and atoms begin with a wave in x, which holds both circular polarisations
+    wave = np.cos(q * atoms.positions[:, 2])
+    e = np.stack([0.01 * wave, 0 * wave, np.ones(len(atoms))], axis=1)
+    set_moments(atoms, 2.2 * e / np.linalg.norm(e, axis=1, keepdims=True))
+    velocities, moments = [], []
+    with SpinLatticeDynamics(atoms, 5 * units.FS, progress=False) as dynamics:
+        dynamics.attach(lambda: (velocities.append(atoms.get_velocities()), moments.append(get_moments(atoms))), 6)
+        dynamics.run(1500)
+    options = {"q": [(0.25, 0.25, -0.25)], "cell": bulk("Fe", a=2.8665).cell, "atoms": at_rest}
+    options |= {"timestep": 30 * units.FS}
+    moving = velocity_spectrum(np.array(velocities), **options)
+    turning = dynamical_structure_factor(np.array(moments), **options)
+    created = moving.energies > 0
+    for intensity in (moving.transverse()[0], turning.tensor[0, :, 0, 0].real):
+        found = example["peaks"](moving.energies[created], intensity[created], 2)
+        # 0.1 % of velocity Verlet, the parabola through a line, and the line of the other one beside it
+        np.testing.assert_allclose(found, [low, linear[2]], atol=0.2e-3)
+
+
+def test_velocities_of_molecular_dynamics_and_wrong_ones(tmp_path):
+    atoms, _ = spring_chain(6)
+    at_rest = atoms.copy()
+    rng = np.random.default_rng(3)
+    atoms.set_velocities(0.01 * rng.normal(size=(6, 3)) * (1, 0, 0))
+    with VelocityVerlet(atoms, 2 * units.FS, trajectory=str(tmp_path / "md.traj"), loginterval=5) as run:
+        run.run(200)
+    with pytest.raises(KLMError, match="time between frames is not known"):
+        velocity_spectrum(tmp_path / "md.traj", atoms=at_rest)
+    result = velocity_spectrum(tmp_path / "md.traj", atoms=at_rest, timestep=10 * units.FS)
+    assert result.intensity.shape == (6, 41)
+    frames = [frame.atoms for frame in data.read(tmp_path / "md.traj")]
+    good = {"atoms": at_rest, "timestep": 10 * units.FS}
+    np.testing.assert_allclose(velocity_spectrum(frames, **good).tensor, result.tensor, rtol=1e-9, atol=1e-15)
+    still = [frame.copy() for frame in frames]
+    for frame in still:
+        frame.set_momenta(np.zeros((6, 3)))
+    bare = [frame.copy() for frame in frames]
+    del bare[7].arrays["momenta"]
+    broken = [frame.copy() for frame in frames]
+    broken[7].arrays["momenta"][2, 1] = np.nan
+    massless = at_rest.copy()
+    massless.set_masses([1, 1, 0, 1, 1, 1])
+    velocities = np.array([frame.get_velocities() for frame in frames])
+    for trajectory, options, message in (
+        (bare, good, "frame 7 has no velocities"),
+        (still, good, "all velocities are zero"),
+        (broken, good, "momenta of frame 7"),
+        (velocities[:, :4], good, "velocities have shape"),
+        (velocities, {"timestep": 1.0}, "velocities were given without a structure"),
+        (velocities, {"atoms": at_rest}, "time between frames is not known"),
+        (np.where(np.arange(6)[:, None] == 1, np.nan, velocities), good, "velocities"),
+        (frames, good | {"atoms": at_rest[:5]}, "not the same atoms"),
+        (frames, good | {"atoms": massless}, "has the mass 0"),
+        (frames, good | {"segments": 20}, "too few for 20 windows"),
+        (frames, {"timestep": 1.0, "cell": at_rest.cell.array / 3.5}, "whole primitive cells"),
+        (frames, good | {"q": [(0.1, 0, 0)]}, "no wave vector"),
+        (frames, good | {"window": "sharp"}, "not known"),
+        (3, good, "not a structure"),
+    ):
+        with pytest.raises(KLMError, match=message):
+            velocity_spectrum(trajectory, **options)
+    scattered = at_rest.copy()
+    scattered.positions[2, 0] += 0.8
+    with pytest.raises(KLMError, match="do not sit on the places"):
+        velocity_spectrum(frames, cell=np.diag([2.5, 10, 10]), **(good | {"atoms": scattered}))
 
 
 # picture

@@ -1,4 +1,4 @@
-"""Quantities of a spin texture: magnetisation, topological charge, structure factors, Bragg peaks."""
+"""Quantities of a spin texture: magnetisation, topological charge, structure factors, Bragg peaks; and spectra."""
 
 from ase_klm.analysis.bragg import BraggPeak, bragg_peaks
 from ase_klm.analysis.dynamical_structure_factor import DynamicalStructureFactor, dynamical_structure_factor
@@ -7,6 +7,7 @@ from ase_klm.analysis.planes import MagneticPlane, magnetic_plane
 from ase_klm.analysis.structure_factor import StructureFactor, structure_factor, structure_factor_at
 from ase_klm.analysis.topology import solid_angles, topological_charge, topological_charge_density
 from ase_klm.analysis.triangulation import triangulate
+from ase_klm.analysis.velocity_spectrum import VelocitySpectrum, velocity_spectrum
 from ase_klm.analysis.wave_vectors import WaveVectorPath, wave_vector_path
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "DynamicalStructureFactor",
     "MagneticPlane",
     "StructureFactor",
+    "VelocitySpectrum",
     "WaveVectorPath",
     "bragg_peaks",
     "dynamical_structure_factor",
@@ -25,5 +27,6 @@ __all__ = [
     "topological_charge",
     "topological_charge_density",
     "triangulate",
+    "velocity_spectrum",
     "wave_vector_path",
 ]
