@@ -32,6 +32,7 @@ class CoupledState(SpinState):
     positions: Tensor
     velocities: Tensor
     cell: Tensor
+    _forces: Tensor | None
 
     def __init__(self, atoms: Atoms, fixed: NDArray[np.bool_]) -> None:
         self.atoms, self._fixed = atoms, fixed
@@ -41,7 +42,11 @@ class CoupledState(SpinState):
         """Take other positions; the moments may follow with `advance`."""
         self.positions = positions
         self.bound.move_to(positions, self.cell)
-        self._evaluation = None
+        self._evaluation = self._forces = None
+
+    def advance(self, moments: Tensor) -> None:
+        super().advance(moments)
+        self._forces = None
 
     def evaluation(self) -> Evaluation:
         """Energy, forces and magnetic forces of the present state."""
@@ -50,8 +55,12 @@ class CoupledState(SpinState):
         return self._evaluation
 
     def forces(self) -> Tensor:
-        """Of the present state, eV/Å, shape (N, 3)."""
-        return self.evaluation().forces  # type: ignore[return-value]  # checked when the run is made
+        """Of the present state, eV/Å, shape (N, 3); alone, they cost less than an evaluation."""
+        if self._evaluation is not None:
+            self._forces = self._evaluation.forces
+        elif self._forces is None:
+            self._forces = self.bound.forces(self.moments, self.positions, self.cell)
+        return self._forces  # type: ignore[return-value]  # checked when the run is made
 
     def show(self) -> None:
         atoms = self.atoms

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ase_klm.potentials.base import BoundPotential, BoundSum
 from ase_klm.potentials.bilinear import BoundBilinear
+from ase_klm.potentials.exchange_of_distance import BoundExchangeOfDistance
 from ase_klm.potentials.zeeman import BoundZeeman
 
 
@@ -46,13 +47,16 @@ class Couplings:
         ends : tuple of Tensor
             Of each term i and j, the same objects as long as its bonds are the same.
         matrices : Tensor
-            eV, shape (n_bonds, 3, 3), term after term.
+            eV, shape (n_bonds, 3, 3), term after term; numbers, shape (n_bonds,), where all are multiples of 1.
         """
-        found = [term.bond_matrices(positions, cell) for term in self.terms]
-        ends = tuple(end for i, j, _ in found for end in (i, j))
-        if len(found) == 1:
-            return ends, found[0][2]
-        return ends, torch.cat([*(M for _, _, M in found), positions.new_zeros(0, 3, 3)])
+        found = [_strengths(term, positions, cell) for term in self.terms]
+        known = [strengths for strengths in found if strengths is not None]
+        if not known or len(known) < len(found):
+            known = [term.bond_matrices(positions, cell) for term in self.terms]
+        ends = tuple(end for i, j, _ in known for end in (i, j))
+        if len(known) == 1:
+            return ends, known[0][2]
+        return ends, torch.cat([M for _, _, M in known]) if known else positions.new_zeros(0)
 
     def site_fields(self, length: Tensor, applied: Tensor | None) -> Tensor:
         """Site fields f in eV, shape (N, 3), for moments of the given length (N, 1) in a further field."""
@@ -61,6 +65,10 @@ class Couplings:
         for term in self.terms:
             found = found + term.site_fields
         return found
+
+
+def _strengths(term: BoundBilinear, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    return term.bond_strengths(positions, cell) if isinstance(term, BoundExchangeOfDistance) else None
 
 
 def _flat(bound: BoundPotential) -> list[BoundPotential]:

@@ -25,7 +25,8 @@ class Sublattices:
     i, j : Tensor
         Ends of all bonds, shape (n,). Bonds with i = j are on-site terms.
     matrices : Tensor
-        Those of the bonds, eV, shape (n, 3, 3). While all of them are multiples of 1, a third of the work is enough.
+        Those of the bonds, eV, shape (n, 3, 3), or numbers (n,) for multiples of 1. While all of them are such
+        multiples, a third of the work is enough.
     turning : Tensor
         Sites that turn, bool, shape (N,).
     """
@@ -48,6 +49,7 @@ class Sublattices:
         self._own_sites = i[self._own]
         self._between = torch.nonzero(i != j)[:, 0] if len(self._own) else slice(None)
         self._isotropic = self._all_isotropic(matrices)
+        self._stride = matrices[:1].numel()
         self._place(first, second, rank, device)
 
     def _place(self, i: NDArray[np.int64], j: NDArray[np.int64], rank: NDArray[np.int64], device: torch.device) -> None:
@@ -57,7 +59,8 @@ class Sublattices:
         a, b = np.divmod(np.arange(d * d), d)
         rows = np.concatenate([rank[i[between]], rank[j[between]]])
         columns = np.concatenate([rank[j[between]], rank[i[between]]])
-        sources = np.concatenate([9 * between[:, None] + 3 * a + b, 9 * between[:, None] + 3 * b + a])
+        first = self._stride * between[:, None]
+        sources = np.concatenate([first + 3 * a + b, first + 3 * b + a])
         rows, columns = d * rows[:, None] + a, d * columns[:, None] + b
         last = d * (self.rows[-1].stop if self.rows else 0)
         kept = rows.ravel() < last
@@ -83,6 +86,8 @@ class Sublattices:
                 )
 
     def _all_isotropic(self, matrices: Tensor) -> bool:
+        if matrices.ndim == 1:
+            return True
         between = matrices[self._between]
         return torch.equal(between, between[:, :1, :1] * torch.eye(3).to(between))
 
@@ -91,7 +96,7 @@ class Sublattices:
         return not self._isotropic or self._all_isotropic(matrices)
 
     def set(self, matrices: Tensor) -> None:
-        """Take the matrices (n_bonds, 3, 3) of the present positions."""
+        """Take the matrices (n_bonds, 3, 3), or numbers (n_bonds,), of the present positions."""
         torch.index_select(matrices.reshape(-1), 0, self._sources, out=self._values)
 
     def gradient(self, colour: int, e: Tensor) -> Tensor:
@@ -102,7 +107,7 @@ class Sublattices:
 
     def onsite(self, matrices: Tensor) -> Tensor | None:
         """A of on-site terms e·A·e, symmetric, eV, (N, 3, 3) in the order of colours; None where there are none."""
-        if not len(self._own):
+        if not len(self._own) or matrices.ndim == 1:
             return None
         blocks = matrices[self._own]
         found = blocks.new_zeros(len(self.rank), 3, 3)

@@ -24,8 +24,8 @@ class SuzukiTrotter:
 
     In a sweep the spins of one colour turn about fields that stand still, since they do not act on each other. Each
     turn conserves the energy; the whole map conserves phase-space volume and is its own inverse under time reversal,
-    so the energy oscillates and does not drift. On-site terms e·A·e turn a spin about the principal axes of A, where
-    the frequency a (n·e) is constant, half before and half after its turn about the field of the others.
+    so the energy oscillates and does not drift. On-site terms e·A·e turn all spins at once about the principal axes of
+    A, where the frequency a (n·e) is constant, half before and half after the turns about the fields of the others.
 
     With a bath, a spin makes the two turns of semi-implicit B in the field of the others and of A, with damping and
     noise. The matrices at the new positions serve the sweep back of this step and the sweep forth of the next.
@@ -62,17 +62,22 @@ class SuzukiTrotter:
         order, colours = lattice.order, range(len(lattice.rows))
         length, e = state.length[order], directions(m[order])
         fields = arranged.couplings.site_fields(state.length, equations.field(time))[order]
-        equation = equations.spins(state.length, equations.timestep / 2)
+        equation = equations.spins(length, equations.timestep / 2)
         noise, rate = equations.noise(length), equation.rate[order]
+        conserving = noise is None and not equation.damping
+        own_axes = onsite.axes if onsite is not None and conserving else []
+        by_slope = rate / torch.where(length > 0, length, 1.0)
+        e = _turned_about(own_axes, e, by_slope)
         for colour in colours if forth else reversed(colours):
             rows = lattice.rows[colour]
-            own = Equation(length[rows], rate[rows], equation.damping)
             gradient = lattice.gradient(colour, e) - fields[rows]
-            if noise is None and not equation.damping:
-                e[rows] = _precessed(e[rows], gradient, None if onsite is None else onsite.axes(rows), own)
+            if conserving:
+                e[rows] = turned(e[rows], by_slope[rows] * gradient)
             else:
+                own = Equation(length[rows], rate[rows], equation.damping)
                 A = None if onsite is None else onsite.matrices[rows]
                 e[rows] = _damped(e[rows], gradient, A, own, None if noise is None else noise[rows])
+        e = _turned_about(own_axes[::-1], e, by_slope)
         return torch.where(equations.turning, (length * e)[lattice.rank], m)
 
 
@@ -108,33 +113,25 @@ def _arrange(state: CoupledState, equations: CoupledEquations, last: _Arranged |
 
 @dataclass(frozen=True)
 class _Onsite:
-    """On-site terms e·A·e in the order of colours, as two axes a site: A = Σ_k a_k n_k n_kᵀ + constant."""
+    """On-site terms e·A·e in the order of colours, as two axes a site at most: A = Σ_k a_k n_k n_kᵀ + constant."""
 
     matrices: Tensor  # (N, 3, 3)
-    strengths: Tensor  # a, (2, N, 1)
-    directions: Tensor  # n, (2, N, 3)
+    axes: list[tuple[Tensor, Tensor]]  # a (N, 1) and n (N, 3), eV
 
     @classmethod
     def of(cls, matrices: Tensor | None, last: "_Onsite | None") -> "_Onsite | None":
         if matrices is None or (last is not None and torch.equal(matrices, last.matrices)):
             return None if matrices is None else last
         values, vectors = torch.linalg.eigh(matrices)
-        strengths = values[:, [0, 2]] - values[:, [1]]
-        return cls(matrices, strengths.T[..., None].contiguous(), vectors[:, :, [0, 2]].permute(2, 0, 1).contiguous())
-
-    def axes(self, rows: slice) -> list[tuple[Tensor, Tensor]]:
-        return [(self.strengths[k, rows], self.directions[k, rows]) for k in (0, 1) if self.strengths[k].any()]
+        axes = [(values[:, [k]] - values[:, [1]], vectors[:, :, k].contiguous()) for k in (0, 2)]
+        rounding = 1e-12 * values.abs().max()
+        return cls(matrices, [(a, n) for a, n in axes if a.abs().max() > rounding])
 
 
-def _precessed(e: Tensor, gradient: Tensor, axes: list[tuple[Tensor, Tensor]] | None, equation: Equation) -> Tensor:
-    """After a turn about the field of the others, and half a turn about each own axis before and after it."""
-    rate = equation.rate / equation.length
-    axes = axes or []
+def _turned_about(axes: list[tuple[Tensor, Tensor]], e: Tensor, by_slope: Tensor) -> Tensor:
+    """After half a turn about the own axes, one after the other; a turn is `by_slope` times ∂E/∂e."""
     for strength, n in axes:
-        e = turned(e, rate * strength * dot(n, e) * n)
-    e = turned(e, rate * gradient)
-    for strength, n in reversed(axes):
-        e = turned(e, rate * strength * dot(n, e) * n)
+        e = turned(e, by_slope * strength * dot(n, e) * n)
     return e
 
 

@@ -54,4 +54,5 @@ class VelocityVerlet:
         m = self.spins.step(state.moments, start, field_at, noise, equations.spins(state.length, step))
         state.advance(m)
         state.place(end)
+        state.evaluation()  # its magnetic forces begin the next step
         state.velocities = torch.addcmul(v, half_kick, state.forces())

@@ -175,6 +175,10 @@ class BoundPotential:
             return Evaluation(energy.detach(), magnetic_forces)
         return Evaluation(energy.detach(), magnetic_forces, -gradients[1], _stress(gradients[2], cell))
 
+    def forces(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor | None:
+        """Those of `evaluate` to the last bit, eV/Å, (..., N, 3); potentials override it where they cost less."""
+        return self.evaluate(moments, positions, cell).forces
+
     def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
         """Σ_j (∂²E/∂m_i ∂m_j) v_j, shape (..., N, 3), in eV/μB² times the unit of `vectors`.
 
@@ -247,6 +251,11 @@ class BoundSum(BoundPotential):
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         first, *rest = (term._evaluate(moments, positions, cell, atomic) for term in self.terms)
         return sum(rest, start=first)
+
+    def forces(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor | None:
+        found = [term.forces(moments, positions, cell) for term in self.terms]
+        known = [forces for forces in found if forces is not None]
+        return sum(known[1:], start=known[0]) if len(known) == len(found) else None
 
     def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
         return sum(

@@ -27,41 +27,51 @@ class Edges:
         self.start = torch.as_tensor(start, dtype=torch.int64, device=like.device)
         self.end = torch.as_tensor(end, dtype=torch.int64, device=like.device)
         self.cells = torch.as_tensor(cells, device=like.device).to(like)
-        self._shifts: tuple[Tensor, Tensor] | None = None
-        self._onto_atoms: Tensor | None = None
+        self._shifted: tuple[Tensor, Tensor] | None = None
+        self._incidences: tuple[Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.start)
 
     def vectors(self, positions: Tensor, cell: Tensor) -> Tensor:
         """From positions (..., N, 3) and cells (..., 3, 3), Å."""
-        between = positions.index_select(-2, self.end) - positions.index_select(-2, self.start)
+        shifts = self._shifts(cell)
+        if positions.ndim == shifts.ndim == 2 and not positions.requires_grad:  # one structure: half the time
+            return torch.addmm(shifts, self._incidence(len(positions))[0], positions)
+        return positions.index_select(-2, self.end) - positions.index_select(-2, self.start) + shifts
+
+    def _shifts(self, cell: Tensor) -> Tensor:
+        """R·cell, kept until the cell changes."""
         if cell.requires_grad:
-            return between + self.cells @ cell
-        if self._shifts is None or self._shifts[0] is not cell:
-            self._shifts = cell, self.cells @ cell
-        return between + self._shifts[1]
+            return self.cells @ cell
+        if self._shifted is None or not torch.equal(self._shifted[0], cell):
+            self._shifted = cell.clone(), self.cells @ cell
+        return self._shifted[1]
 
     def forces(self, slopes: Tensor, n_atoms: int) -> Tensor:
         """Of the slopes ∂E/∂v (..., n_edges, 3), eV/Å, shape (..., n_atoms, 3)."""
         if slopes.ndim == 2:  # one structure: a third of the time
-            return self._incidence(n_atoms) @ slopes
+            return self._incidence(n_atoms)[1] @ slopes
         forces = slopes.new_zeros((*slopes.shape[:-2], n_atoms, 3))
         return forces.index_add_(-2, self.end, slopes).neg_().index_add_(-2, self.start, slopes)
 
-    def _incidence(self, n_atoms: int) -> Tensor:
-        """1 where an edge starts and -1 where it ends, sparse, shape (n_atoms, n_edges)."""
-        if self._onto_atoms is None:
+    def _incidence(self, n_atoms: int) -> tuple[Tensor, Tensor]:
+        """-1 where an edge starts and 1 where it ends, sparse, (n_edges, n_atoms), and its negative transpose."""
+        if self._incidences is None:
             edges = torch.arange(len(self), device=self.start.device)
-            places = torch.stack([torch.cat([self.start, self.end]), torch.cat([edges, edges])])
-            values = torch.ones_like(edges, dtype=self.cells.dtype)
-            entries = torch.sparse_coo_tensor(
-                places, torch.cat([values, -values]), (n_atoms, len(self)), check_invariants=False
-            )
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
-                self._onto_atoms = entries.coalesce().to_sparse_csr()
-        return self._onto_atoms
+            edge, atom = torch.cat([edges, edges]), torch.cat([self.start, self.end])
+            ones = torch.ones_like(edges, dtype=self.cells.dtype)
+            values = torch.cat([-ones, ones])
+            shape = len(self), n_atoms
+            self._incidences = _sparse(edge, atom, values, shape), _sparse(atom, edge, -values, shape[::-1])
+        return self._incidences
+
+
+def _sparse(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    entries = torch.sparse_coo_tensor(torch.stack([rows, columns]), values, shape, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return entries.coalesce().to_sparse_csr()
 
 
 def stress_of(slopes: Tensor, vectors: Tensor, cell: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.exchange import check_magnetic
 from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
 from ase_klm.validate import checked_number
-from ase_klm.vectors import dot
+from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
 
@@ -104,14 +104,34 @@ class Members(NamedTuple):
         return cls(term, i, j, cells, others)
 
 
+@dataclass(frozen=True)
+class _Placed:
+    """The exchange at some positions and in some cell, along the batch of the moments."""
+
+    positions: Tensor
+    cell: Tensor
+    batch: tuple[int, ...]
+    vectors: Tensor  # of all edges, (..., n_edges, 3)
+    strengths: Tensor  # M of the isotropic bonds, which come first, (..., n)
+    slopes: Tensor  # (dM/dr)/r of these
+    matrices: Tensor | None  # M of the other bonds, (..., n, 3, 3), with its way back to the vectors; None without any
+
+    def is_at(self, positions: Tensor, cell: Tensor, batch: tuple[int, ...]) -> bool:
+        return self.batch == batch and torch.equal(self.positions, positions) and torch.equal(self.cell, cell)
+
+
 class BoundExchangeOfDistance(BoundBilinear):
-    """Explicit sums over bonds; only the functions of bond vectors are differentiated automatically."""
+    """Explicit sums over bonds; only the functions of bond vectors are differentiated automatically.
+
+    The exchange is kept until the positions change, as integrators and magnons ask for it many times.
+    """
 
     def __init__(self, members: Sequence[Members], atoms: Structures, device: str) -> None:
         super().__init__(atoms, device)
         self.site_fields = self.moments.new_zeros(3)
         self._fixed = sorted(members, key=lambda group: not isinstance(group.term, DistanceFunction))
         self._pairs: SkinBonds | None = None
+        self._last: _Placed | None = None
         self._arrange(self._fixed)
 
     def join_pairs(self, function: DistanceFunction, cutoff: float, skin: float) -> None:
@@ -133,6 +153,9 @@ class BoundExchangeOfDistance(BoundBilinear):
         self._bonds = slice(0, sum(sizes))
         self._i, self._j = self._edges.start[self._bonds], self._edges.end[self._bonds]
         self._isotropic = sum(1 for group in members if isinstance(group.term, DistanceFunction))
+        tensors = members[self._isotropic :]
+        others = [len(group.i) for group in tensors for _ in group.others]
+        self._pieces = [sum(sizes[: self._isotropic]), *sizes[self._isotropic :], *others]
 
     def _follow(self, positions: Tensor, cell: Tensor) -> None:
         """Find the pairs again where atoms have moved too far."""
@@ -142,11 +165,22 @@ class BoundExchangeOfDistance(BoundBilinear):
         i, j, cells = self._pairs.bonds
         self._arrange([Members(self._function, chosen[i], chosen[j], cells), *self._fixed])
 
+    def _at(self, positions: Tensor, cell: Tensor, batch: tuple[int, ...]) -> _Placed:
+        """The exchange there; what was found last, where it was there."""
+        positions, cell = positions.detach(), cell.detach()
+        if self._last is None or not self._last.is_at(positions, cell, batch):
+            self._follow(positions, cell)
+            vectors = self._edges.vectors(positions, cell).expand(*batch, -1, -1)
+            matrices = self._matrices(vectors.requires_grad_()) if len(self._members) > self._isotropic else None
+            M, slopes = self._functions(vectors.detach())
+            self._last = _Placed(positions.clone(), cell.clone(), batch, vectors, M, slopes, matrices)
+        return self._last
+
     def _functions(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """M of all isotropic bonds and (dM/dr)/r, both (..., n)."""
-        bonds = vectors[..., : self._slices[self._isotropic - 1].stop, :]
-        r = dot(bonds, bonds).sqrt_()[..., 0]
-        values, slopes = [], []
+        bonds = vectors[..., : self._pieces[0], :]
+        r = norm(bonds)[..., 0]
+        values, slopes = [r[..., :0]], [r[..., :0]]
         for number, own in enumerate(self._slices[: self._isotropic]):
             function: Any = self._members[number].term
             value, slope = function.slope(r[..., own])
@@ -157,94 +191,92 @@ class BoundExchangeOfDistance(BoundBilinear):
             slopes.append(slope)
         return torch.cat(values, dim=-1), torch.cat(slopes, dim=-1) / r
 
-    def _tensors(self, vectors: Tensor) -> list[tuple[slice, BondTerm, Tensor, list[slice]]]:
-        """Of each group with matrices: its bonds, its term, all of its vectors (..., 1 + others, n, 3), its edges."""
-        found, after = [], self._bonds.stop
-        for group, own in zip(self._members[self._isotropic :], self._slices[self._isotropic :], strict=True):
-            edges = [own]
-            for _ in group.others:
-                edges.append(slice(after, after + len(group.i)))
-                after = edges[-1].stop
-            term: Any = group.term
-            found.append((own, term, torch.stack([vectors[..., edge, :] for edge in edges], dim=-3), edges))
-        return found
+    def _matrices(self, vectors: Tensor) -> Tensor:
+        """M of all other bonds (..., n, 3, 3), differentiable in the vectors."""
+        groups = self._members[self._isotropic :]
+        with torch.enable_grad():
+            _, *pieces = vectors.split(self._pieces, dim=-2)
+            own, others = pieces[: len(groups)], iter(pieces[len(groups) :])
+            found = []
+            for group, to_j in zip(groups, own, strict=True):
+                term: Any = group.term
+                found.append(term.matrices(torch.stack([to_j, *(next(others) for _ in group.others)], dim=-3)))
+            return torch.cat(found, dim=-3)
+
+    def _slopes(self, at: _Placed, e_i: Tensor, e_j: Tensor) -> Tensor:
+        """∂E/∂v of all edges, eV/Å, shape (..., n_edges, 3)."""
+        n = self._pieces[0]
+        cosines = dot(e_i[..., :n, :], e_j[..., :n, :])
+        isotropic = (at.slopes[..., None] * cosines) * at.vectors.detach()[..., :n, :]
+        if at.matrices is None:
+            return isotropic
+        products = e_i[..., n:, :, None] * e_j[..., n:, None, :]
+        (slopes,) = torch.autograd.grad(at.matrices, at.vectors, products, retain_graph=True)
+        slopes[..., :n, :] = isotropic
+        return slopes
 
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
-        self._follow(positions, cell)
-        batch = torch.broadcast_shapes(moments.shape[:-2], positions.shape[:-2], cell.shape[:-2])
-        vectors = self._edges.vectors(positions, cell).expand(*batch, -1, -1)
-        e, length = unit_vectors(moments.expand(*batch, -1, -1))
+        at = self._at(positions, cell, _batch(moments, positions, cell))
+        e, length = unit_vectors(moments.expand(*at.batch, -1, -1))
         e_i, e_j = e.index_select(-2, self._i), e.index_select(-2, self._j)
-        at_i, at_j = torch.empty_like(e_i), torch.empty_like(e_j)  # M·e_j and Mᵀ·e_i
-        slopes = torch.zeros_like(vectors) if atomic else None
-        if self._isotropic:
-            M, slope = self._functions(vectors)
-            own = slice(0, M.shape[-1])
-            torch.mul(M[..., None], e_j[..., own, :], out=at_i[..., own, :])
-            torch.mul(M[..., None], e_i[..., own, :], out=at_j[..., own, :])
-            if slopes is not None:
-                cosines = dot(e_i[..., own, :], e_j[..., own, :])
-                torch.mul(slope[..., None] * cosines, vectors[..., own, :], out=slopes[..., own, :])
-        for own, term, found, edges in self._tensors(vectors):
-            around = found.detach().requires_grad_(atomic)
-            with torch.set_grad_enabled(atomic):
-                M = term.matrices(around)
-            if slopes is not None:
-                products = e_i[..., own, :, None] * e_j[..., own, None, :]
-                (by_vector,) = torch.autograd.grad(M, around, products, materialize_grads=True)
-                for number, edge in enumerate(edges):
-                    slopes[..., edge, :] += by_vector[..., number, :, :]
-            M = M.detach()
-            at_i[..., own, :] = (M @ e_j[..., own, :, None])[..., 0]
-            at_j[..., own, :] = (M.mT @ e_i[..., own, :, None])[..., 0]
+        n, M = self._pieces[0], at.strengths[..., None]
+        at_i, at_j = M * e_j[..., :n, :], M * e_i[..., :n, :]  # M·e_j and Mᵀ·e_i
+        if at.matrices is not None:
+            matrices = at.matrices.detach()
+            at_i = torch.cat([at_i, (matrices @ e_j[..., n:, :, None])[..., 0]], dim=-2)
+            at_j = torch.cat([at_j, (matrices.mT @ e_i[..., n:, :, None])[..., 0]], dim=-2)
         gradient = torch.zeros_like(e).index_add_(-2, self._i, at_i).index_add_(-2, self._j, at_j)
         energy = 0.5 * (e * gradient).sum(dim=(-2, -1))
         magnetic_forces = self.magnetic_forces(gradient, e, length)
-        if slopes is None:
+        if not atomic:
             return Evaluation(energy, magnetic_forces)
+        slopes = self._slopes(at, e_i, e_j)
         forces = self._edges.forces(slopes, self.n_atoms)
-        return Evaluation(energy, magnetic_forces, forces, stress_of(slopes, vectors, cell))
+        return Evaluation(energy, magnetic_forces, forces, stress_of(slopes, at.vectors.detach(), cell))
+
+    def forces(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        at = self._at(positions, cell, _batch(moments, positions, cell))
+        e, _ = unit_vectors(moments.expand(*at.batch, -1, -1))
+        slopes = self._slopes(at, e.index_select(-2, self._i), e.index_select(-2, self._j))
+        return self._edges.forces(slopes, self.n_atoms)
 
     def apply(self, vectors: Tensor) -> Tensor:
         """As in the base class, without matrices where numbers do."""
-        if len(self._members) > self._isotropic:
+        strengths = self.bond_strengths()
+        if strengths is None:
             return super().apply(vectors)
-        self._follow(self.positions, self.cell)
-        found = torch.zeros_like(vectors)
-        if self._isotropic:
-            M = self._functions(self._edges.vectors(self.positions, self.cell))[0][..., None]
-            found.index_add_(-2, self._i, M * vectors.index_select(-2, self._j))
-            found.index_add_(-2, self._j, M * vectors.index_select(-2, self._i))
-        return found
+        i, j, M = strengths
+        at_i, at_j = (M[..., None] * vectors.index_select(-2, end) for end in (j, i))
+        found = torch.zeros_like(vectors).expand(at_i.shape[:-2] + vectors.shape[-2:]).clone()
+        return found.index_add_(-2, i, at_i).index_add_(-2, j, at_j)
 
     def bond_matrices(
         self, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        positions = self.positions if positions is None else positions
-        cell = self.cell if cell is None else cell
-        self._follow(positions, cell)
-        vectors = self._edges.vectors(positions, cell)
-        found = []
-        if self._isotropic:
-            M, _ = self._functions(vectors)
-            found.append(M[..., None, None] * torch.eye(3, dtype=M.dtype, device=M.device))
-        found += [term.matrices(around) for _, term, around, _ in self._tensors(vectors)]
-        M = torch.cat(found, dim=-3) if found else vectors.new_zeros((*vectors.shape[:-2], 0, 3, 3))
-        return self._i, self._j, M
+        at = self._present(positions, cell)
+        M = at.strengths[..., None, None] * torch.eye(3).to(at.strengths)
+        return self._i, self._j, M if at.matrices is None else torch.cat([M, at.matrices.detach()], dim=-3)
 
     def bond_strengths(
         self, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor] | None:
         """As `bond_matrices`, with numbers M (..., n_bonds) where all matrices are M times unity, else None."""
-        if len(self._members) > self._isotropic or not self._isotropic:
+        if len(self._members) > self._isotropic or (not self._isotropic and self._pairs is None):
             return None
+        at = self._present(positions, cell)
+        return self._i, self._j, at.strengths
+
+    def _present(self, positions: Tensor | None, cell: Tensor | None) -> _Placed:
         positions = self.positions if positions is None else positions
         cell = self.cell if cell is None else cell
-        self._follow(positions, cell)
-        return self._i, self._j, self._functions(self._edges.vectors(positions, cell))[0]
+        return self._at(positions, cell, _batch(positions, cell))
 
     def bond_cells(self) -> Tensor:
         return self._edges.cells[self._bonds]
+
+
+def _batch(*tensors: Tensor) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(tensor.shape[:-2] for tensor in tensors))
 
 
 def checked_terms(value: Any, name: str) -> tuple[Term, ...]:

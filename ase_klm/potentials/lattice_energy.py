@@ -23,7 +23,7 @@ from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import checked_number
-from ase_klm.vectors import dot
+from ase_klm.vectors import dot, norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,32 +214,47 @@ class BoundLatticeEnergy(BoundPotential):
         self._slices = [slice(*span) for span in pairwise(ends)]
 
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
+        batch = torch.broadcast_shapes(moments.shape[:-2], positions.shape[:-2], cell.shape[:-2])
+        energy, parts = self._derivatives(positions, cell, batch)
+        magnetic_forces = torch.zeros_like(moments).expand(*batch, -1, -1)
+        if not atomic:
+            return Evaluation(energy, magnetic_forces)
+        first, *rest = (stress_of(slopes, vectors, cell) for _, slopes, vectors in parts)
+        return Evaluation(energy, magnetic_forces, self._forces(parts), sum(rest, start=first))
+
+    def forces(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(moments.shape[:-2], positions.shape[:-2], cell.shape[:-2])
+        return self._forces(self._derivatives(positions, cell, batch)[1])
+
+    def _forces(self, parts: Sequence[tuple[Edges, Tensor, Tensor]]) -> Tensor:
+        first, *rest = (edges.forces(slopes, self.n_atoms) for edges, slopes, _ in parts)
+        return sum(rest, start=first)
+
+    def _derivatives(
+        self, positions: Tensor, cell: Tensor, batch: tuple[int, ...]
+    ) -> tuple[Tensor, list[tuple[Edges, Tensor, Tensor]]]:
+        """Energy, and of pairs and angles: edges, slopes ∂E/∂v, and vectors v."""
         if self._near is not None and self._near.update(positions, cell):
             self._arrange([Pairs(self._function, *self._near.bonds), *self._fixed])
-        batch = torch.broadcast_shapes(moments.shape[:-2], positions.shape[:-2], cell.shape[:-2])
         vectors = self._edges.vectors(positions, cell).expand(*batch, -1, -1)
-        r = dot(vectors, vectors).sqrt_()[..., 0]
-        energy, slopes = moments.new_zeros(batch), torch.empty_like(r)
+        r = norm(vectors)[..., 0]
+        energy, slopes = positions.new_zeros(batch), torch.empty_like(r)
         for number, (group, own) in enumerate(zip(self._pairs, self._slices, strict=True)):
             value, slope = group.law.slope(r[..., own])
             if self._near is not None and number == 0:
                 inside = (r[..., own] < self._cutoff).to(r)
                 value, slope = value * inside, slope * inside  # much faster than torch.where
             energy = energy + value.sum(-1)
-            slopes[..., own] = slope
-        by_vector = (slopes / r)[..., None] * vectors
-        forces = self._edges.forces(by_vector, self.n_atoms)
-        stress = stress_of(by_vector, vectors, cell)
+            torch.div(slope, r[..., own], out=slopes[..., own])
+        parts = [(self._edges, slopes[..., None] * vectors, vectors)]
         if self._angles:
             ways = self._ways.vectors(positions, cell).expand(*batch, -1, -1).detach().requires_grad_()
             with torch.enable_grad():
                 bending = self._bending(ways)
                 (by_way,) = torch.autograd.grad(bending.sum(), ways)
             energy = energy + bending.detach()
-            forces = forces + self._ways.forces(by_way, self.n_atoms)
-            stress = stress + stress_of(by_way, ways.detach(), cell)
-        magnetic_forces = torch.zeros_like(moments).expand(*batch, -1, -1)
-        return Evaluation(energy, magnetic_forces, forces, stress) if atomic else Evaluation(energy, magnetic_forces)
+            parts.append((self._ways, by_way, ways.detach()))
+        return energy, parts
 
     def _bending(self, ways: Tensor) -> Tensor:
         lengths = dot(ways, ways).sqrt()[..., 0]
