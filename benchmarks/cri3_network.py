@@ -54,12 +54,17 @@ def main() -> None:
         constants = {order: lattice_constants(make(), order) for order in ORDERS}
         text = "   ".join(f"{order} {a:.4f} × {b:.4f}" for order, (a, b) in constants.items())
         print(f"{name:8s} cells, Å: {text}", flush=True)
+    frozen = {}
     for name, make in calculators.items():
-        frozen, following = phonons(make())
-        print(f"{name:8s} phonons at Γ, 1/cm, moments frozen: {np.round(frozen[3:], 1).tolist()}")
+        frozen[name], following = phonons(make())
+        change = np.abs(following - frozen[name])[3:].max()
+        low, high = frozen[name][3], frozen[name][-1]
         print(
-            f"{name:8s} change with moments that follow: {np.round((following - frozen)[3:], 3).tolist()}", flush=True
+            f"{name:8s} phonons at Γ and M, 1/cm: {low:.1f} to {high:.1f}; moments that follow: {change:.4f}",
+            flush=True,
         )
+    away = (frozen["network"] - frozen["model"])[3:]
+    print(f"phonons of the network differ by {np.sqrt(np.mean(away**2)):.1f} 1/cm rms, {away.mean():.1f} on average")
     if options.picture:
         bands = [found.get_band_structure("GMKG", 90) for found in magnons.values()]
         ax = plot.magnon_bands(*bands, labels=list(magnons))

@@ -162,10 +162,10 @@ OPTIMIZERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", [optimize.MDMin, optimize.GPMin])
-def test_slow_optimizers(optimizer, minimum):
+@pytest.mark.parametrize(("optimizer", "scale"), [(optimize.MDMin, None), (optimize.GPMin, 1.0)])
+def test_slow_optimizers(optimizer, scale, minimum):
     atoms = magnet(noise=0.1)
-    assert optimizer(SpinLatticeFilter(atoms), logfile=None).run(fmax=0.01, steps=1500)
+    assert optimizer(SpinLatticeFilter(atoms, moment_scale=scale), logfile=None).run(fmax=0.01, steps=1500)
     assert atoms.get_potential_energy() == pytest.approx(minimum.get_potential_energy(), abs=2e-4)
 
 
