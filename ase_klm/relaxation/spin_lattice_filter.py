@@ -60,8 +60,8 @@ class SpinLatticeFilter(Filter):
     Constraints of ASE (`FixAtoms` and the like) hold for positions. A trajectory of the optimizer has frames with
     moments and magnetic forces, which `ase_klm.data.read` returns. Optimizers that limit the step of each atom by
     `maxstep` (BFGS, LBFGS, MDMin, RFO) turn no spin by more than 0.5 rad at once. `PreconLBFGS` needs ``precon=None``,
-    and stops when the forces of `get_forces`, those on spins in eV/Å, are below fmax. `GPMin`, whose kernel has one length
-    for all coordinates, needs ``moment_scale=1.0``.
+    and stops when the forces of `get_forces`, those on spins in eV/Å, are below fmax. `GPMin`, whose kernel has one
+    length for all coordinates, needs ``moment_scale=1.0``.
 
     Parameters
     ----------
