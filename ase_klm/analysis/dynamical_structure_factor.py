@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ase_klm import units
 from ase_klm.analysis.spectra import Spectrum, Welch, amplitudes, checked_waves
 from ase_klm.analysis.trajectories import MomentSeries
 from ase_klm.analysis.wave_vectors import supercell_waves
-from ase_klm.validate import Array, checked_number
+from ase_klm.validate import checked_number
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,6 @@ class DynamicalStructureFactor(Spectrum):
     resolution : float
         Noise bandwidth of the window, eV: a sharp line appears about this wide.
     """
-
-    q: Array
-    energies: Array
-    tensor: NDArray[np.complex128]
-    cell: Array
-    resolution: float
 
 
 def dynamical_structure_factor(

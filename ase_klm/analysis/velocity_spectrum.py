@@ -54,12 +54,6 @@ class VelocitySpectrum(Spectrum):
         Noise bandwidth of the window, eV: a sharp line appears about this wide.
     """
 
-    q: Array
-    energies: Array
-    tensor: NDArray[np.complex128]
-    cell: Array
-    resolution: float
-
     def longitudinal(self) -> Array:
         """Velocities along q, Σ_ab q_a q_b/q² S_ab, shape (n_q, n_w); at q = 0 a third of the intensity."""
         return self.intensity - self.perpendicular()

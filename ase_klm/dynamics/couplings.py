@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ase_klm.potentials.base import BoundPotential, BoundSum
 from ase_klm.potentials.bilinear import BoundBilinear
-from ase_klm.potentials.exchange_of_distance import BoundExchangeOfDistance
 from ase_klm.potentials.zeeman import BoundZeeman
 
 
@@ -49,7 +48,7 @@ class Couplings:
         matrices : Tensor
             eV, shape (n_bonds, 3, 3), term after term; numbers, shape (n_bonds,), where all are multiples of 1.
         """
-        found = [_strengths(term, positions, cell) for term in self.terms]
+        found = [term.bond_strengths(positions, cell) for term in self.terms]
         known = [strengths for strengths in found if strengths is not None]
         if not known or len(known) < len(found):
             known = [term.bond_matrices(positions, cell) for term in self.terms]
@@ -65,10 +64,6 @@ class Couplings:
         for term in self.terms:
             found = found + term.site_fields
         return found
-
-
-def _strengths(term: BoundBilinear, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    return term.bond_strengths(positions, cell) if isinstance(term, BoundExchangeOfDistance) else None
 
 
 def _flat(bound: BoundPotential) -> list[BoundPotential]:

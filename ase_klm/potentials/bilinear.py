@@ -36,6 +36,12 @@ class BoundBilinear(BoundPotential):
             eV, shape (..., n_bonds, 3, 3). With `site_fields` f, E = Σ e_i·M·e_j - Σ f_i·e_i.
         """
 
+    def bond_strengths(
+        self, positions: Tensor | None = None, cell: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """As `bond_matrices`, with numbers M (..., n_bonds) where all matrices are known to be M times unity."""
+        return None
+
     @abstractmethod
     def bond_cells(self) -> Tensor:
         """Cells R of the atoms j of `bond_matrices`, shape (n_bonds, 3)."""

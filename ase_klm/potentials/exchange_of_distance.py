@@ -21,8 +21,7 @@ from ase_klm.potentials.bilinear import BoundBilinear, unit_vectors
 from ase_klm.potentials.bond_terms import BondTerm, Others
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.exchange import check_magnetic
-from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
-from ase_klm.validate import checked_number
+from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
@@ -61,16 +60,7 @@ class ExchangeOfDistance(Potential):
             )
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
-        if (self.function is None) != (self.cutoff is None):
-            raise KLMError(
-                "function and cutoff are given together or not at all",
-                f"function = {self.function!r} and cutoff = {self.cutoff!r}",
-                "the cutoff (Å) says which pairs the function is for; functions of a shell stand in shells",
-            )
-        if self.function is not None:
-            checked_distance_function(self.function, "function")
-            checked_number(self.cutoff, "cutoff", "Å", above=0)
-        checked_number(self.skin, "skin", "Å", minimum=0)
+        check_pair_function(self.function, self.cutoff, self.skin)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -260,7 +250,6 @@ class BoundExchangeOfDistance(BoundBilinear):
     def bond_strengths(
         self, positions: Tensor | None = None, cell: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """As `bond_matrices`, with numbers M (..., n_bonds) where all matrices are M times unity, else None."""
         if len(self._members) > self._isotropic or (not self._isotropic and self._pairs is None):
             return None
         at = self._present(positions, cell)

@@ -196,3 +196,23 @@ def checked_distance_function(function: Any, name: str) -> DistanceFunction:
             "for instance potentials.Exponential(-0.01, r0=2.5, decay=0.4)",
         )
     return function
+
+
+def check_pair_function(function: Any, cutoff: Any, skin: Any) -> None:
+    """A function between all pairs within a cutoff, or neither of the two.
+
+    Raises
+    ------
+    KLMError
+        When one of the two is missing, or one of the three cannot be used.
+    """
+    if (function is None) != (cutoff is None):
+        raise KLMError(
+            "function and cutoff are given together or not at all",
+            f"function = {function!r} and cutoff = {cutoff!r}",
+            "the cutoff (Å) says which pairs the function is for; functions of a shell stand in shells",
+        )
+    if function is not None:
+        checked_distance_function(function, "function")
+        checked_number(cutoff, "cutoff", "Å", above=0)
+    checked_number(skin, "skin", "Å", minimum=0)

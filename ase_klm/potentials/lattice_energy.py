@@ -20,7 +20,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, SkinBonds, neighbour_shells
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array
 from ase_klm.potentials.edges import Edges, stress_of
-from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
+from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import checked_number
 from ase_klm.vectors import dot, norm
@@ -119,16 +119,7 @@ class LatticeEnergy(Potential):
                 checked_number(value, f"stiffness of shell {shell}", "eV/Å²")
         for shell, value in (self.bends or {}).items():
             checked_number(value, f"bending stiffness of shell {shell}", "eV")
-        if (self.function is None) != (self.cutoff is None):
-            raise KLMError(
-                "function and cutoff are given together or not at all",
-                f"function = {self.function!r} and cutoff = {self.cutoff!r}",
-                "the cutoff (Å) says which pairs the function is for; functions of a shell stand in shells",
-            )
-        if self.function is not None:
-            checked_distance_function(self.function, "function")
-            checked_number(self.cutoff, "cutoff", "Å", above=0)
-        checked_number(self.skin, "skin", "Å", minimum=0)
+        check_pair_function(self.function, self.cutoff, self.skin)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundLatticeEnergy":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
