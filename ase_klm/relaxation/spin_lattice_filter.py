@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from ase_klm.errors import KLMError, warn
+from ase_klm.files import writing
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
@@ -220,10 +221,11 @@ class SpinLatticeFilter(Filter):
         line = f"{found[0]:18.8f} {found[1]:14.4e} {found[2]:18.4e}\n"
         if line == self._logged:
             return
-        if not self._logged:
-            self._log.write(f"{'':18s} Time          Energy/eV     force/eV/Å magnetic force/eV/μB\n")
-        self._log.write(f"SpinLatticeFilter: {strftime('%H:%M:%S', localtime())} {line}")
-        self._log.flush()
+        with writing(self._log):
+            if not self._logged:
+                self._log.write(f"{'':18s} Time          Energy/eV     force/eV/Å magnetic force/eV/μB\n")
+            self._log.write(f"SpinLatticeFilter: {strftime('%H:%M:%S', localtime())} {line}")
+            self._log.flush()
         self._logged = line
 
     def get_potential_energy(self, **kwargs: Any) -> float:
