@@ -8,7 +8,7 @@ from ase_klm.calculators import (
     MagNetCalculator,
     SpinCalculator,
 )
-from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics
+from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics, suggest_timestep
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons import Magnons
 from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
@@ -38,6 +38,7 @@ __all__ = [
     "potentials",
     "rotate_moments",
     "set_moments",
+    "suggest_timestep",
     "testing",
     "textures",
     "units",

@@ -92,16 +92,17 @@ class LLGDynamics(Run):
 
     Observers, and the script between two runs, may change the moments: they are taken over.
 
-    Functions of time take it in the unit of the time step, since step 0: with ``temperature_K=lambda t: 1000 - t / fs``
-    (``fs = ase.units.fs``) the bath cools by one kelvin a femtosecond. Temperature and damping are those at the middle
-    of a step. A restart file keeps the values of a function at 17 equal times from step 0 to its own, and a run is
-    continued only where they are the same, to ten digits; what the function will be later is not compared. Other
+    Functions of time take it in the unit of the time step, since step 0. For instance,
+    ``temperature_K=lambda t: 1000 - t / units.fs`` cools by one kelvin a femtosecond. Temperature and damping are those
+    at the middle of a step. A restart file keeps the values of a function at 17 equal times from step 0 to its own. A
+    run is continued only where they are the same, to ten digits; what the function will be later is not compared. Other
     parameters of a run cannot be set once it is made.
 
-    A step in which a spin turns by more than 0.7 rad gets a warning with a value that fits. What turns it is the fastest
-    magnon, the noise, or the field at that moment. The run looks at the start, at steps 64, 256, 1024..., and at each
-    line of its log or frame. In bcc iron at 800 K the fastest magnon turns a spin by 0.43 rad in 1 fs. With "sib" the
-    spins are then within 1 % of the temperature of the bath, and with "heun" 5 % below it (`benchmarks/thermostat.py`).
+    A step in which a spin turns by more than 0.7 rad gets a warning with a value that fits. What turns it is the
+    fastest magnon, the noise, or the field at that moment. The run looks at the start, at steps 64, 256, 1024..., and
+    at each line of its log or frame. In bcc iron at 800 K the fastest magnon turns a spin by 0.43 rad in 1 fs. With
+    "sib" the spins are then within 1 % of the temperature of the bath, with "heun" 5 % below it
+    (`benchmarks/thermostat.py`).
     """
 
     restart_kind = RestartState

@@ -252,7 +252,7 @@ class SpinLatticeDynamics(Run):
             found.append(Turn("the fastest vibration of the atoms goes on", self.timestep * vibration))
             if found[-1].angle >= STABLE:
                 raise KLMError(
-                    f"the time step {told(self.timestep, self.model_units)} is too long for these atoms",
+                    f"the time step of {told(self.timestep, self.model_units)} is too long for these atoms",
                     f"in one step {found[-1].what} by {found[-1].angle:.2g} rad; from 2 rad on, atoms would fly apart",
                     remedy(self.timestep, found, self.model_units),
                 )

@@ -149,13 +149,13 @@ def warn_of_timestep(timestep: float, turns: Sequence[Turn], model_units: bool) 
     if long:
         causes = " and ".join(f"{turn.what} by {turn.angle:.2g} rad" for turn in long)
         warn(
-            f"the time step {told(timestep, model_units)} is long",
+            f"the time step of {told(timestep, model_units)} is long",
             f"in one step {causes}",
             remedy(timestep, turns, model_units),
         )
     elif 0 < fastest < NOTHING:
         warn(
-            f"the time step {told(timestep, model_units)} is very short",
+            f"the time step of {told(timestep, model_units)} is very short",
             f"a turn by one radian takes {1 / fastest:.1g} steps",
             remedy(timestep, turns, model_units),
         )
@@ -166,7 +166,7 @@ def told(timestep: float, model_units: bool) -> str:
     """A time step with its unit."""
     if model_units:
         return f"{timestep:.4g} ħ/eV"
-    return f"{timestep:.4g} in ASE's unit of time, {timestep / units.FS:.4g} fs,"
+    return f"{timestep / units.FS:.4g} fs ({timestep:.4g} in ASE's unit of time)"
 
 
 def remedy(timestep: float, turns: Sequence[Turn], model_units: bool) -> str:
@@ -178,8 +178,9 @@ def remedy(timestep: float, turns: Sequence[Turn], model_units: bool) -> str:
         return f"timestep={value:g}" + (" (ħ/eV)" if model_units else " * ase.units.fs")
 
     found = f"use {written(fits)} or less; suggest_timestep(atoms, ...) gives a value"
-    seconds = timestep * units.FS * 1e15 if not model_units else timestep * 1e15 * units.FS / units.HBAR
-    for meant, unit in ((seconds, "seconds"), (timestep * units.FS, "femtoseconds")):
-        if (unit == "seconds" or not model_units) and 0.01 * fits < meant < 3 * fits:
+    round_number = float(f"{timestep:.2g}") == timestep  # as people type it
+    femtosecond = units.FS / units.HBAR if model_units else units.FS
+    for meant, unit in ((timestep * 1e15 * femtosecond, "seconds"), (timestep * femtosecond, "femtoseconds")):
+        if round_number and 0.01 * fits < meant < 3 * fits:
             return f"if {timestep:g} {unit} were meant, give {written(meant)}; else {found}"
     return found

@@ -32,6 +32,7 @@ from ase_klm.files import writing
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
+from ase_klm.runs.state import check_size
 from ase_klm.validate import Array, checked_number
 
 PROBE = {"positions": 1e-3, "directions": 0.05, "lengths": 5e-3}
@@ -128,6 +129,7 @@ class SpinLatticeFilter(Filter):
             atoms = FrechetCellFilter(structure, mask=_periodic_strains(structure))
         _check_constraints(structure, structure is not atoms)
         super().__init__(structure, indices=range(len(structure)))
+        self._began = len(structure)
         self.lattice = atoms
         self.magnitudes, self.magnetic_fmax = magnitudes, magnetic_fmax
         moves = _checked_mask(mask, len(structure))
@@ -152,6 +154,7 @@ class SpinLatticeFilter(Filter):
 
     def get_positions(self) -> Array:
         """Coordinates of the lattice, Å, then of the spins, L (a + λ n), shape (rows, 3)."""
+        check_size(len(self.atoms), self._began)
         if not np.array_equal(get_moments(self.atoms)[self._spins], self._written):
             self._read()
         direction, length = self.moment_scale
@@ -159,6 +162,7 @@ class SpinLatticeFilter(Filter):
         return np.concatenate([self.lattice.get_positions(), spins])
 
     def set_positions(self, positions: Array, **kwargs: Any) -> None:
+        check_size(len(self.atoms), self._began)
         direction, length = self.moment_scale
         lattice, spins = np.split(np.asarray(positions, dtype=np.float64), [len(self.lattice)])
         along = np.sum(spins * self._axes, axis=1)
@@ -175,6 +179,7 @@ class SpinLatticeFilter(Filter):
 
     def get_forces(self, **kwargs: Any) -> Array:
         """-∂E/∂(coordinates), eV/Å, shape (rows, 3)."""
+        check_size(len(self.atoms), self._began)
         direction, length = self.moment_scale
         torques, stretching = self._spin_forces()
         spins = np.einsum("iab,ia->ib", self._frames, torques) / direction + (stretching / length)[:, None] * self._axes

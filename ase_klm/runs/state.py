@@ -131,7 +131,7 @@ def check_size(found: int, began: int) -> None:
     """Refuse a number of atoms that is not the one that a tool began with."""
     if found != began:
         raise KLMError(
-            f"{found} atoms, this run has {began}",
+            f"{found} atoms, this tool was made for {began}",
             "atoms were added or removed since it was made; what it keeps of each atom would belong to another one",
             "make a new one for the atoms as they are",
         )
