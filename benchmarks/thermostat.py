@@ -107,7 +107,7 @@ def llg(kelvin: float, femtoseconds: float, integrator: str, picoseconds: float)
 def spin_lattice(
     kelvin: float, femtoseconds: float, integrator: str, picoseconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Spins of a lattice at rest; one structure, four times as long."""
+    """Spins of a lattice at rest; one structure, three times as long."""
     atoms = iron(springs=True)
     atoms.set_constraint(FixAtoms(range(len(atoms))))
     dynamics = SpinLatticeDynamics(
@@ -163,7 +163,7 @@ def main() -> None:
                 measure(f"{integrator}, {femtoseconds:g} fs", kelvin, llg, femtoseconds, integrator, options.ps)
         for femtoseconds in (step for step in options.steps if step >= 1):
             name = f"SpinLatticeDynamics, {femtoseconds:g} fs"
-            measure(name, kelvin, spin_lattice, femtoseconds, "suzuki-trotter", 4 * options.ps)
+            measure(name, kelvin, spin_lattice, femtoseconds, "suzuki-trotter", 3 * options.ps)
 
 
 if __name__ == "__main__":

@@ -152,13 +152,18 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, room, tmp_path):
     assert len(contents(tmp_path)) == 1
 
 
+def torn(path, error):
+    with written_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
 def test_atomic_writing_is_all_or_nothing(error, tmp_path):
     path = tmp_path / "a.txt"
     for old in (None, "old"):
-        with pytest.raises(KLMError if error is OSError else error), written_atomically(path) as temporary:
-            temporary.write_text("half")
-            raise error
+        with pytest.raises(KLMError if error is OSError else error):
+            torn(path, error)
         assert contents(tmp_path) == ({} if old is None else {"a.txt": b"old"})
         path.write_text("old")
     with written_atomically(path) as temporary:

@@ -47,7 +47,7 @@ class SemiImplicitB:
         start = transverse(field, e)
         before, after = (None, None) if noise is None else map(equation.thermal_axis, noise)
         axis = equation.axis(e, start)
-        e_middle = directions(m + turned(m, axis if before is None else axis + before))
+        e_middle = directions(turned(m, (axis if before is None else axis + before) / 2))
         middle = transverse(field_at(equation.length * e_middle, 0.5), e_middle)
         own_turn = equation.rate * _secant(middle - start, e_middle - e)
         axis = equation.axis(e_middle, middle) - own_turn.clamp_(-LARGEST_TURN, LARGEST_TURN) * e_middle

@@ -25,8 +25,8 @@ DISPLACEMENT = 1e-3
 """Largest displacement of a moment in units of its length, in differences of the field."""
 
 LONG, GOOD = 0.7, 0.3
-"""Turns in one step, rad, from which on a step is long, and which fit. At 0.85 rad the spins of bcc iron at 800 K are
-1 % too hot with semi-implicit B, and 9 % too cold with Heun's method (`benchmarks/thermostat.py`)."""
+"""Turns in one step, rad, from which on a step is long, and which fit. At 0.43 and 0.85 rad the spins of bcc iron at
+700 K are 1 and 2 % too hot with semi-implicit B, 6 and 8 % too cold with Heun's method (`benchmarks/thermostat.py`)."""
 NOTHING = 1e-8
 """Turns in one step, rad, below which a run never gets anywhere."""
 
