@@ -10,13 +10,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.dft.kpoints import BandPath
-from ase.geometry import find_mic
 from ase.outputs import Properties, all_outputs
 from ase.spectrum.band_structure import BandStructure
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import with_complete_cell
 from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.atomistic import Atomistic
@@ -27,6 +25,7 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
 from ase_klm.potentials.zeeman import Zeeman
+from ase_klm.supercells import same_lattice
 from ase_klm.validate import checked_number
 
 
@@ -80,7 +79,7 @@ class SpinCalculator(Calculator):
         It is the structure that was seen first, as long as no atom has moved by half a bond nor the cell been strained
         by a fifth since.
         """
-        if self._bonded is None or not _same_lattice(self._bonded, atoms):
+        if self._bonded is None or not same_lattice(self._bonded, atoms):
             self._bonded, self._bound = atoms.copy(), None
         reference = self._bonded.copy()
         set_moments(reference, get_moments(atoms))
@@ -91,7 +90,7 @@ class SpinCalculator(Calculator):
         if (
             self._bound is None
             or self._bonded is None
-            or not _same_lattice(self._bonded, atoms)
+            or not same_lattice(self._bonded, atoms)
             or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms))
         ):
             self._bound = self.potential.bind(self.reference(atoms), self.device)
@@ -386,13 +385,17 @@ class ExchangeCalculator(_ParametrisedCalculator):
     onsite, site_fields : array_like, optional
         A, shape (N, 3, 3), and f, shape (N, 3), in eV.
     field : array_like
-        eV/μB, shape (3,) or (N, 3).
+        eV/μB, shape (3,) or (N, 3) with the atoms of the structure.
     function : DistanceFunction, optional
         Exchange of all magnetic pairs that are nearer than the cutoff, e.g. `potentials.BetheSlater`.
     cutoff : float, optional
         Å, with `function` only.
     device : str
         "cpu" or "cuda".
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use. The
+        calculator then serves every repetition of it (``lattice.repeat(...)``), displaced or strained too. Default: the
+        structure that the calculator sees first.
     """
 
     def __init__(
@@ -405,6 +408,7 @@ class ExchangeCalculator(_ParametrisedCalculator):
         device: str = "cpu",
         function: DistanceFunction | None = None,
         cutoff: float | None = None,
+        lattice: Atoms | None = None,
     ) -> None:
         super().__init__(
             device=device,
@@ -415,6 +419,7 @@ class ExchangeCalculator(_ParametrisedCalculator):
             field=field,
             function=function,
             cutoff=cutoff,
+            lattice=lattice,
         )
 
     @staticmethod
@@ -423,16 +428,17 @@ class ExchangeCalculator(_ParametrisedCalculator):
         field: Any = (0.0, 0.0, 0.0),
         function: DistanceFunction | None = None,
         cutoff: float | None = None,
+        lattice: Atoms | None = None,
         **parameters: Any,
     ) -> Potential:
         moving = {}
         if isinstance(shells, Mapping):
             moving = {shell: value for shell, value in shells.items() if follows_distance(value)}
             shells = {shell: value for shell, value in shells.items() if shell not in moving}
-        fixed = Exchange(shells, **parameters) + Zeeman(field)
+        fixed = Exchange(shells, **parameters, lattice=lattice) + Zeeman(field)
         if not moving and function is None and cutoff is None:
             return fixed
-        of_distance = ExchangeOfDistance(moving, function, cutoff)
+        of_distance = ExchangeOfDistance(moving, function, cutoff, lattice=lattice)
         if not shells and all(value is None for value in parameters.values()):
             return of_distance + Zeeman(field)
         return of_distance + fixed
@@ -442,7 +448,7 @@ def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with their arrays and containers copied; functions stay as they are."""
 
     def copy(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Atoms):
             return value.copy()
         if isinstance(value, Mapping):
             return {key: copy(entry) for key, entry in value.items()}
@@ -451,35 +457,3 @@ def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
         return value
 
     return {name: copy(value) for name, value in parameters.items()}
-
-
-def _same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
-    """Whether the bonds found on one structure still belong to the other."""
-    if (
-        len(bonded) != len(atoms)
-        or not np.array_equal(bonded.numbers, atoms.numbers)
-        or not np.array_equal(bonded.pbc, atoms.pbc)
-    ):
-        return False
-    if np.array_equal(bonded.positions, atoms.positions) and np.array_equal(bonded.cell.array, atoms.cell.array):
-        return True
-    if bonded.cell.rank < 3 or atoms.cell.rank < 3:
-        strained = not np.allclose(bonded.cell.array, atoms.cell.array)
-        moved = atoms.positions - bonded.positions
-    else:
-        deformation = np.linalg.solve(bonded.cell.array, atoms.cell.array)
-        strained = bool(np.abs(deformation - np.eye(3)).max() >= 0.2)
-        moved = atoms.positions - bonded.positions @ deformation
-    if strained:
-        return False
-    _, distance = find_mic(moved, with_complete_cell(atoms).cell, atoms.pbc)  # atoms may have been wrapped
-    shortest = np.linalg.norm(_nearest_vector(bonded))
-    return bool(distance.max() < 0.5 * shortest)
-
-
-def _nearest_vector(atoms: Atoms) -> np.ndarray:
-    """Vector from atom 0 to the atom, or the image of itself, closest to it."""
-    others, _ = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
-    images = atoms.cell.array[atoms.pbc & atoms.cell.any(1)]
-    vectors = np.concatenate([others.reshape(-1, 3), images])
-    return vectors[np.argmin(np.linalg.norm(vectors, axis=1))] if len(vectors) else np.full(3, np.inf)

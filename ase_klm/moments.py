@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.mixing import LinearCombinationCalculator
 from numpy.typing import ArrayLike, NDArray
 
 from ase_klm.errors import KLMError
@@ -84,6 +85,34 @@ def rotate_moments(atoms: Atoms, rotation: ArrayLike) -> None:
     set_moments(atoms, get_moments(atoms) @ matrix.T)
 
 
+def knows_moments(calculator: Any) -> bool:
+    """Whether moments are among a calculator's results, so that its energy may depend on them."""
+    return not {"magmom", "magmoms"}.isdisjoint(getattr(calculator, "implemented_properties", ()))
+
+
+def _of_calculator(calculator: Any, atoms: Atoms) -> Any:
+    """Its magnetic forces; None without. In a linear combination, parts that know no moments have none."""
+    try:
+        return calculator.get_property("magnetic_forces", atoms)
+    except (PropertyNotImplementedError, NotImplementedError):
+        pass
+    if not isinstance(calculator, LinearCombinationCalculator):
+        return None
+    mixer = calculator.mixer
+    weighted = zip(mixer.calcs, mixer.weights, strict=True)
+    parts = [(part, weight, _of_calculator(part, atoms)) for part, weight in weighted]
+    for part, _, found in parts:
+        if found is None and knows_moments(part):
+            name = type(part).__name__
+            raise KLMError(
+                f"{name} gives no magnetic forces",
+                "it knows moments (they are among its implemented_properties), so that its energy may depend on them",
+                f"if it does not, say so: SpinCalculator(potentials.Foreign({name}(...), magnetic=False))",
+            )
+    known = [weight * np.asarray(found, dtype=np.float64) for _, weight, found in parts if found is not None]
+    return sum(known[1:], start=known[0]) if known else None
+
+
 def get_magnetic_forces(atoms: Atoms) -> Array:
     """Magnetic forces F = -∂E/∂m, shape (N, 3), in eV/μB, the longitudinal part included.
 
@@ -96,10 +125,7 @@ def get_magnetic_forces(atoms: Atoms) -> Array:
         When none of the three has them.
     """
     if checked_atoms(atoms).calc is not None:
-        try:
-            found: Any = atoms.calc.get_property("magnetic_forces", atoms)
-        except (PropertyNotImplementedError, NotImplementedError):
-            found = None
+        found = _of_calculator(atoms.calc, atoms)
         if found is not None:
             return np.array(found, dtype=np.float64)
     for place in (atoms.arrays, atoms.info):
