@@ -85,13 +85,18 @@ def rotate_moments(atoms: Atoms, rotation: ArrayLike) -> None:
     set_moments(atoms, get_moments(atoms) @ matrix.T)
 
 
-def knows_moments(calculator: Any) -> bool:
-    """Whether moments are among a calculator's results, so that its energy may depend on them."""
-    return not {"magmom", "magmoms"}.isdisjoint(getattr(calculator, "implemented_properties", ()))
+def computes_moments(calculator: Any, atoms: Atoms) -> bool:
+    """Whether moments that are not all zero are among a calculator's results, as in density functional theory."""
+    offered = getattr(calculator, "implemented_properties", ())
+    name = next((name for name in ("magmoms", "magmom") if name in offered), None)
+    try:
+        return name is not None and bool(np.any(calculator.get_property(name, atoms)))
+    except (PropertyNotImplementedError, NotImplementedError):
+        return False
 
 
 def _of_calculator(calculator: Any, atoms: Atoms) -> Any:
-    """Its magnetic forces; None without. In a linear combination, parts that know no moments have none."""
+    """Its magnetic forces; None without. In a linear combination, parts of the lattice alone have none."""
     try:
         return calculator.get_property("magnetic_forces", atoms)
     except (PropertyNotImplementedError, NotImplementedError):
@@ -102,11 +107,11 @@ def _of_calculator(calculator: Any, atoms: Atoms) -> Any:
     weighted = zip(mixer.calcs, mixer.weights, strict=True)
     parts = [(part, weight, _of_calculator(part, atoms)) for part, weight in weighted]
     for part, _, found in parts:
-        if found is None and knows_moments(part):
+        if found is None and computes_moments(part, atoms):
             name = type(part).__name__
             raise KLMError(
                 f"{name} gives no magnetic forces",
-                "it knows moments (they are among its implemented_properties), so that its energy may depend on them",
+                "it computes moments, so that its energy may depend on them",
                 f"if it does not, say so: SpinCalculator(potentials.Foreign({name}(...), magnetic=False))",
             )
     known = [weight * np.asarray(found, dtype=np.float64) for _, weight, found in parts if found is not None]

@@ -100,10 +100,10 @@ def test_honeycomb_keeps_its_gap(method):
     bonds = []
     for i, j, cell, vector, shell in zip(found.i, found.j, found.cells, found.vectors, found.shells, strict=True):
         angle = np.degrees(np.arctan2(vector[1], vector[0])).round() % 120  # which way round the hexagon
-        sign = (1 if angle in (0, 30, 90) and angle != 90 else -1) * (1 if i == 0 else -1)
+        sign = (1 if angle == 0 else -1) * (1 if i == 0 else -1)
         matrix = -np.eye(3) if shell == 1 else sign * D * np.array([(0, 1, 0), (-1, 0, 0), (0, 0, 0)])
         bonds.append((int(i), int(j), tuple(int(n) for n in cell), matrix))
-    K = [1 / 3, 1 / 3, 0]
+    K = [1 / 3, 2 / 3, 0]
     energies = Magnons(atoms, ExchangeCalculator(bonds=bonds), method=method).frequencies([K])[0]
     assert np.diff(energies)[0] == pytest.approx(6 * np.sqrt(3) * D, rel=1e-6)
 
@@ -135,8 +135,8 @@ def test_supercells_of_random_bonds(seed, n, repetitions):
     supercell = (*repetitions, 1)
     exact = Magnons(atoms, calc, method="exact").frequencies(q)
     for method in ("autograd", "differences"):
-        found = Magnons(atoms, calc, supercell=supercell, method=method).frequencies(q)
-        np.testing.assert_allclose(found, exact, atol=1e-6)
+        found = Magnons(atoms, calc, supercell=supercell, method=method, delta=1e-3).frequencies(q)
+        np.testing.assert_allclose(found, exact, atol=2e-5)  # delta² of what a turned moment does to itself
 
 
 def test_parameters_of_sites_are_repeated():
@@ -165,7 +165,7 @@ def test_parameters_of_sites_are_repeated():
             torch.testing.assert_close(repeated.magnetic_forces, torch.cat([part.magnetic_forces for part in parts]))
         stiff = SpinCalculator(Sum((term, Zeeman((0, 0, 0.1)))))
         found = [
-            Magnons(atoms, stiff, supercell=(3, 1, 1), method=method, fmax=1.0).frequencies([(1 / 3, 0, 0)])
+            Magnons(atoms, stiff, supercell=(3, 1, 1), method=method, fmax=1.0, delta=1e-3).frequencies([(1 / 3, 0, 0)])
             for method in ("exact", "differences")
         ]
         np.testing.assert_allclose(*found, atol=1e-6)
@@ -206,7 +206,7 @@ def test_bonds_carry_their_lattice(rng, repetitions):
     atoms.calc = calc
     assert atoms.get_potential_energy() == pytest.approx(expected)
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.uniform(-0.03, 0.03, (3, 3))), scale_atoms=True)
-    atoms.rattle(0.1, seed=2)
+    atoms.rattle(0.04, seed=2)
     atoms.wrap()
     fresh = ExchangeCalculator(**parameters, lattice=cell)  # which has seen the distorted structure only
     assert fresh.get_potential_energy(atoms) == pytest.approx(expected)

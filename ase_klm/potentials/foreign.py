@@ -17,7 +17,7 @@ from ase.calculators.mixing import LinearCombinationCalculator
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.moments import directions, get_moments, knows_moments, set_moments
+from ase_klm.moments import computes_moments, directions, get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, Sum, stacked, terms_of
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.supercells import Repetitions
@@ -41,8 +41,8 @@ class Foreign(Potential):
         not depend on moments.
     magnetic : bool, optional
         Whether it gives magnetic forces. False says that the energy does not depend on moments: its magnetic forces
-        count as zero. Default: what its implemented properties say, and whether the energy then really stays the same
-        when moments change.
+        count as zero. Default: what its implemented properties say; without magnetic forces among them, its energy must
+        stay the same when moments turn, and its results must hold no moments of its own.
 
     Raises
     ------
@@ -59,12 +59,6 @@ class Foreign(Potential):
             raise _without_magnetic_forces(name, '"magnetic_forces" is not among its implemented_properties')
         if "energy" not in offered:
             raise _without_magnetic_forces(name, "nor an energy")
-        if self.magnetic is None and not self.turns_spins and knows_moments(self.calculator):
-            raise _without_magnetic_forces(
-                name,
-                "it knows moments (they are among its implemented_properties), so that its energy may depend on them",
-                f"if it does not, say so: SpinCalculator(Foreign({name}(...), magnetic=False) + ...)",
-            )
 
     @property
     def turns_spins(self) -> bool:
@@ -190,23 +184,28 @@ class BoundForeignLattice(_BoundCalculator):
         return Blocks.none(self.n_atoms)
 
     def check_ignores_moments(self) -> None:
-        """Compare the energy with that of other moments.
+        """Look at the moments it computes, and compare its energy with that of other moments.
 
         Raises
         ------
         KLMError
-            When they differ.
+            When it computes moments, or the energies differ.
         """
+        name = type(self.calculator).__name__
+        if computes_moments(self.calculator, self.template):
+            raise _without_magnetic_forces(
+                name,
+                "it computes moments, so that its energy may depend on them",
+                f"if it does not, say so: SpinCalculator(Foreign({name}(...), magnetic=False) + ...)",
+            )
         moments = get_moments(self.template)
         lengths = np.linalg.norm(moments, axis=1, keepdims=True)
         others = lengths * directions(np.random.default_rng(0).standard_normal(moments.shape))
-        positions, cell = (values.reshape(-1, *values.shape[-2:])[0] for values in (self.positions, self.cell))
         energies = []
         for state in (others, moments):  # the true ones last, so that the calculator keeps their results
             set_moments(self.template, state)
-            energies.append(float(self._asked(["energy"], positions, cell)["energy"]))  # type: ignore[arg-type]
+            energies.append(float(self.calculator.get_property("energy", self.template)))
         if abs(energies[0] - energies[1]) > SAME_ENERGY * (len(moments) + abs(energies[1])):
-            name = type(self.calculator).__name__
             raise _without_magnetic_forces(
                 name,
                 f"yet its energy depends on the moments: it is {energies[1]:.6g} eV, and {energies[0]:.6g} eV "
