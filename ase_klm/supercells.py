@@ -83,9 +83,13 @@ def cell_of_sites(atoms: Atoms, n_named: int) -> Atoms | None:
     for n in range(n_named, len(atoms) // 2 + 1):
         if len(atoms) % n:
             continue
+        step = atoms.positions[n] - atoms.positions[0]
         for sizes in _factors(len(atoms) // n):
+            vectors = atoms.cell.array / np.array(sizes)[:, None]
+            if not np.allclose(step, vectors[max(axis for axis in range(3) if sizes[axis] > 1)]):
+                continue  # the atom that would be the first of the second cell is elsewhere
             cell = atoms[:n]
-            cell.set_cell(atoms.cell.array / np.array(sizes)[:, None])
+            cell.set_cell(vectors)
             whole = cell.repeat(sizes)
             if np.array_equal(whole.numbers, atoms.numbers) and np.allclose(whole.positions, atoms.positions):
                 return cell
