@@ -19,7 +19,7 @@ from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
-from ase_klm.potentials.exchange import Bond, Exchange
+from ase_klm.potentials.exchange import Bond, Exchange, checked_lattice
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
 from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
@@ -419,8 +419,13 @@ class ExchangeCalculator(_ParametrisedCalculator):
             field=field,
             function=function,
             cutoff=cutoff,
-            lattice=lattice,
+            lattice=None if lattice is None else checked_lattice(lattice),
         )
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        if parameters.get("lattice") is not None:
+            parameters["lattice"] = checked_lattice(parameters["lattice"])  # which may be displaced later
+        return super().set(**parameters)
 
     @staticmethod
     def _build(

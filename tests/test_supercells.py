@@ -68,7 +68,7 @@ SUMS = {
 @pytest.mark.parametrize("calculator", SUMS.values(), ids=SUMS.keys())
 @pytest.mark.parametrize("supercell", [(4, 1, 1), None])
 def test_chain(calculator, method, supercell):
-    """ħω² = ΠaB (A - 2M cos 2πq)... the textbook values of an anisotropic chain, whatever its bonds are made from."""
+    """ħω = 2 sqrt((M_z - M_x cos 2πq)(M_z - M_y cos 2πq)) at S = 1, whatever the bonds are made from."""
     q = np.array([[0.1, 0, 0], [0.5, 0, 0]])
     magnons = Magnons(chain(), calculator(), supercell=supercell, method=method)
     cosine = np.cos(2 * np.pi * q[:, 0])
@@ -93,7 +93,7 @@ def test_sums_are_flat():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_honeycomb_keeps_its_gap(method):
-    """Dzyaloshinskii-Moriya bonds opened by name: the gap at K is 6√3 D at S = 1."""
+    """All bonds listed, of the Dzyaloshinskii-Moriya interaction, too: the gap at K is 6√3 D at S = 1."""
     D, atoms = 0.1, lattices.honeycomb()
     set_moments(atoms, [(0, 0, 2.0)] * 2)
     found = graphs.neighbour_shells(atoms, [1, 2])
@@ -221,6 +221,22 @@ def test_one_calculator_for_a_cell_and_its_supercells(rng):
         big.calc = cell.calc
         assert big.get_potential_energy() == pytest.approx(np.prod(repetitions) * alone)
     assert cell.get_potential_energy() == alone
+
+
+def test_the_lattice_is_kept(rng):
+    """What happens to the cell later, or to a copy given to `set`, changes nothing."""
+    cell, parameters = cell_with_bonds(rng)
+    parameters |= {"shells": {1: -1.0}}
+    atoms = cell.repeat((2, 2, 1))
+    calc = ExchangeCalculator(**parameters, lattice=cell)
+    before = calc.get_potential_energy(atoms)
+    cell.rattle(0.2, seed=1)
+    calc.reset()
+    assert calc.get_potential_energy(atoms) == before
+    smaller = ExchangeCalculator({1: -1.0}, lattice=atoms)
+    smaller.set(**parameters, lattice=atoms[:2])  # with the cell of the large structure, which it does not repeat
+    with pytest.raises(KLMError, match="does not repeat"):
+        smaller.get_potential_energy(atoms)
 
 
 def test_shells_are_counted_on_the_lattice(rng):

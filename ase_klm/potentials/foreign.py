@@ -58,7 +58,7 @@ class Foreign(Potential):
         if self.turns_spins and "magnetic_forces" not in offered:
             raise _without_magnetic_forces(name, '"magnetic_forces" is not among its implemented_properties')
         if "energy" not in offered:
-            raise _without_magnetic_forces(name, "nor an energy")
+            raise _without_magnetic_forces(name, "nor is there an energy among its implemented_properties")
 
     @property
     def turns_spins(self) -> bool:
