@@ -21,10 +21,13 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
+
+UNITS = "E in eV, lengths in Å, moments m in μB; magnetic forces -∂E/∂m in eV/μB, forces -∂E/∂r in eV/Å"
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Evaluation:
         )
 
 
-class Potential(ABC):
+class Potential(Parametrised, ABC):
     """Parameters of a term of the energy. Terms add up: ``kondo + zeeman + anisotropy``."""
 
     per_replica: ClassVar[tuple[str, ...]] = ()
@@ -73,6 +76,12 @@ class Potential(ABC):
     @abstractmethod
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
+
+    def describe(self) -> str:
+        """The terms, with their formulas and parameters, and the units, as text to print."""
+        terms = terms_of(self)
+        names = " + ".join(type(term).__name__ for term in terms)
+        return "\n\n".join([f"E = {names}\n{UNITS}", *(described(term, parameters_of(term)) for term in terms)])
 
     def __add__(self, other: "Potential") -> "Potential":
         if not isinstance(other, Potential):
@@ -224,6 +233,9 @@ class Sum(Potential):
     """Sum of potentials; it gives what all its terms give."""
 
     terms: tuple[Potential, ...]
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)

@@ -16,13 +16,14 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import bonds_within, with_complete_cell
 from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
+from ase_klm.potentials.parameters import Parametrised
 from ase_klm.validate import Array, checked_array
 
 Others = tuple[np.ndarray, np.ndarray]
 """Further atoms k of each bond, one a bond, and their cells seen from atom i: shapes (n,) and (n, 3)."""
 
 
-class BondTerm(ABC):
+class BondTerm(Parametrised, ABC):
     """A matrix M for each bond, as a function of vectors from its first atom."""
 
     def others(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> Sequence[Others]:
