@@ -512,7 +512,7 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
         raise KLMError(
             f"{shown(values)[:80]} are no parameters of a calculator of this package",
             'these are written as {"class": its name, and its parameters}',
-            "give read(...).calc.parameters of a trajectory of ase_klm 0.2 or later; other calculators are made by "
+            "give read(...).calc.parameters of a trajectory that a calculator of this package wrote; others are made by "
             "their own packages",
         )
     name = str(values["class"])

@@ -87,4 +87,6 @@ def _flat(value: Any) -> str:
     """An entry of a card in one line."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_flat(entry)}" for key, entry in value.items() if not isinstance(entry, list))
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -58,8 +58,12 @@ def defaults_of(kind: type) -> dict[str, Any]:
 
 def call(name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
     """The call that would make it, without arguments that have their default; long values are abbreviated."""
-    said = {key: shown(value) for key, value in parameters.items()}
-    words = [f"{key}={text}" for key, text in said.items() if key not in defaults or text != shown(defaults[key])]
+    words = []
+    for key, value in parameters.items():
+        text = shown(value)
+        nothing = text in ("()", "{}", "[]") and defaults.get(key, 0) is None
+        if key not in defaults or not (nothing or text == shown(defaults[key])):
+            words.append(f"{key}={text}")
     return f"{name}({', '.join(words)})"
 
 
