@@ -512,8 +512,8 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
         raise KLMError(
             f"{shown(values)[:80]} are no parameters of a calculator of this package",
             'these are written as {"class": its name, and its parameters}',
-            "give read(...).calc.parameters of a trajectory that a calculator of this package wrote; others are made by "
-            "their own packages",
+            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
+            "made by these",
         )
     name = str(values["class"])
     if name == "SpinCalculator":

@@ -49,7 +49,7 @@ def _vectors(moments: ArrayLike, n_atoms: int) -> Array:
     elif rank == 1 and len(np.atleast_1d(moments)) != n_atoms:
         raise KLMError(
             f"moments has shape {np.shape(moments)}",
-            f"there are {n_atoms} atoms; moments are vectors ({n_atoms}, 3), numbers along z ({n_atoms},), or one number",
+            f"moments of {n_atoms} atoms are vectors ({n_atoms}, 3), numbers along z ({n_atoms},), or one number",
             f"one vector for all: np.tile(vector, ({n_atoms}, 1))",
         )
     elif rank == 1 and n_atoms == 3:

@@ -340,7 +340,8 @@ def checked_frames_path(
     file = checked_path(path)
     if endings is not None and file.suffix not in endings:
         raise KLMError(
-            f"{path} is neither a .traj nor an .extxyz file" + (" nor an .npz data set nor a .db database" if ".npz" in endings else ""),
+            f"{path} is neither a .traj nor an .extxyz file"
+            + (" nor an .npz data set nor a .db database" if ".npz" in endings else ""),
             "the ending of the name says how frames are stored",
             "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)"
             + ("" if file.suffix != ".npz" else "; an .npz data set is written in one go, by data.write"),

@@ -319,7 +319,9 @@ def _unequal_replicas(difference: str) -> KLMError:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two parameters are equal, arrays and containers included."""
+    """Whether two parameters are equal; arrays, containers and functions with parameters by what they hold."""
+    if isinstance(a, Parametrised) and is_dataclass(a) and type(a) is type(b):
+        return a is b or same(parameters_of(a), parameters_of(b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):

@@ -258,6 +258,7 @@ def _unit_vector(values: Any, name: str) -> Array:
     length = np.linalg.norm(vector)
     if not length > 0:
         raise KLMError(f"{name} = {values!r} is zero", "it must have a direction", f"for instance {name}=(0, 0, 1)")
-    vector /= length
+    if abs(length - 1) > 1e-15:  # a unit vector stays as it is to the last bit
+        vector /= length
     vector.setflags(write=False)
     return vector

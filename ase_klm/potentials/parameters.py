@@ -69,25 +69,41 @@ def call(name: str, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) 
 
 def shown(value: Any) -> str:
     """A parameter in a few words: numbers to ten digits, J for J times the unit matrix, shapes of large arrays."""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if isinstance(value, int | float | np.number):
-        return f"{value:.10g}"
     if isinstance(value, np.ndarray):
         return _shown_array(value)
+    if isinstance(value, list | tuple):
+        return _shown_array(np.array(value)) if _is_matrix(value) else _shown_list(value)
     if isinstance(value, Mapping):
         words = [f"{shown(key)}: {shown(entry)}" for key, entry in list(value.items())[:FEW]]
         return "{" + ", ".join(words + ["..."] * (len(value) > FEW)) + "}"
-    if isinstance(value, list | tuple):
-        if len(value) > FEW:
-            return f"[{shown(value[0])}, ... {len(value)} entries]"
-        words = [shown(entry) for entry in value]
-        return f"[{', '.join(words)}]" if isinstance(value, list) or len(value) == 1 else f"({', '.join(words)})"
+    return _shown_single(value)
+
+
+def _shown_single(value: Any) -> str:
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return f"{value:.10g}"
     if inspect.isroutine(value):
-        return getattr(value, "__qualname__", type(value).__name__)
+        return str(value.__qualname__)
     if isinstance(value, TrainedNetwork):
         return f"<{type(value).__name__}{'' if value.origin is None else f' {value.origin.name}'}>"
-    return f"<{type(value).__name__}>" if type(value).__repr__ is object.__repr__ else repr(value)
+    text = repr(value)
+    return f"<{type(value).__name__}>" if " object at 0x" in text else text
+
+
+def _is_matrix(value: Any) -> bool:
+    """Whether lists in lists are an array of numbers."""
+    try:
+        array = np.array(value)
+    except (ValueError, TypeError):
+        return False  # ragged
+    return array.ndim > 1 and array.dtype.kind in "iuf"
+
+
+def _shown_list(value: list[Any] | tuple[Any, ...]) -> str:
+    if len(value) > FEW:
+        return f"[{shown(value[0])}, ... {len(value)} entries]"
+    words = ", ".join(map(shown, value))
+    return f"[{words}]" if isinstance(value, list) or len(value) == 1 else f"({words})"
 
 
 def _shown_array(array: np.ndarray) -> str:
@@ -97,7 +113,7 @@ def _shown_array(array: np.ndarray) -> str:
         return shown(array[0, 0])
     if array.size > 9 or array.dtype == object:
         return f"<array {array.shape}>"
-    return shown(tuple(array)) if array.ndim == 1 else shown([tuple(row) for row in array])
+    return shown(tuple(array)) if array.ndim == 1 else f"[{', '.join(map(_shown_array, array))}]"
 
 
 def described(thing: Any, parameters: Mapping[str, Any]) -> str:
@@ -133,7 +149,9 @@ def explained(kind: type) -> tuple[list[str], dict[str, str]]:
     paragraphs = [" ".join(paragraph.split()) for paragraph in introduction.split("\n\n") if paragraph.strip()]
     listed = re.split(r"\n\n\S+\n-{3,}\n", rest)[0]
     meanings = {}
-    for names, kinds, meaning in re.findall(r"^(\w[\w, ]*?)(?: : (.*))?\n((?:[ \t]+.*\n?)*)", f"{listed}\n", re.MULTILINE):
+    for names, kinds, meaning in re.findall(
+        r"^(\w[\w, ]*?)(?: : (.*))?\n((?:[ \t]+.*\n?)*)", f"{listed}\n", re.MULTILINE
+    ):
         sentence = re.split(r"(?<=[.])(?<!e\.g\.)\s+(?=[A-Z`])", " ".join(meaning.split()) or kinds)[0]
         meanings.update(dict.fromkeys(names.split(", "), sentence))
     return paragraphs or [""], meanings

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 
 from ase_klm.errors import KLMError
@@ -29,28 +28,34 @@ IMPOSSIBLE = {
 
 def written(value: Any) -> Any:
     """A parameter in numbers, texts, lists and dictionaries. Integers stay keys of mappings (JSON makes them texts)."""
-    if value is None or isinstance(value, bool | str):
-        return value
     if isinstance(value, np.ndarray | np.generic | Tensor):
         return written(list(value)) if isinstance(value, np.ndarray) and value.dtype == object else value.tolist()
-    if isinstance(value, int | float):
+    if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, Mapping):
         return {_key(key): written(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [written(entry) for entry in value]
+    return _written_object(value)
+
+
+def _written_object(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Parametrised) and is_dataclass(value):
         return {"class": type(value).__name__} | written(parameters_of(value))
     if isinstance(value, TrainedNetwork):
         name, sha256 = (None, None) if value.origin is None else (value.origin.name, value.origin.sha256)
         return {"network": name, "sha256": sha256, "architecture": type(value).__name__}
-    if isinstance(value, BaseCalculator):
-        return {"calculator": str(value.name), "parameters": written(value.todict())}
+    if hasattr(value, "get_property"):  # an ASE calculator, whatever its class
+        return {"calculator": str(getattr(value, "name", type(value).__name__)), "parameters": written(_todict(value))}
     if isinstance(value, Parametrised) or not callable(value):
         return {"object": _full_name(type(value))}
     return {"function": _full_name(value)}
+
+
+def _todict(calculator: Any) -> dict[str, Any]:
+    return dict(calculator.todict()) if hasattr(calculator, "todict") else {}
 
 
 def _key(key: Any) -> Any:
@@ -105,7 +110,7 @@ def read(value: Any, name: str) -> Any:
                 "build the potential or calculator as the script did that wrote the file; functions of distance can be "
                 "read if they are frozen dataclasses derived from potentials.DistanceFunction",
             )
-    return {_read_key(key): read(entry, f"{name}[{key!r}]") for key, entry in value.items()}
+    return {_read_key(key): read(entry, f"{name}[{_read_key(key)!r}]") for key, entry in value.items()}
 
 
 def _read_key(key: Any) -> Any:
@@ -113,14 +118,14 @@ def _read_key(key: Any) -> Any:
 
 
 def _rebuilt(values: Mapping[str, Any]) -> Any:
-    kind = known_class(values["class"], Parametrised, "potential or function of distance")
+    kind: Any = known_class(values["class"], Parametrised, "potential or function of distance")
     parameters = {
         str(name): read(value, f"{kind.__name__}.{name}") for name, value in values.items() if name != "class"
     }
     return called(kind, parameters)
 
 
-def called(kind: type, parameters: dict[str, Any]) -> Any:
+def called(kind: type[Any], parameters: dict[str, Any]) -> Any:
     """An object of a class from parameters that were read.
 
     Raises
@@ -138,7 +143,7 @@ def called(kind: type, parameters: dict[str, Any]) -> Any:
         ) from None
 
 
-def known_class(name: Any, base: type, what: str) -> Any:
+def known_class(name: Any, base: type[Any], what: str) -> Any:
     """The class of that name among those derived from a base; one of this package before one of somebody else.
 
     Raises
@@ -158,10 +163,10 @@ def known_class(name: Any, base: type, what: str) -> Any:
     )
 
 
-def _derived(base: type) -> Iterator[type]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _derived(kind)
+def _derived(base: type[Any]) -> Iterator[type[Any]]:
+    for derived in base.__subclasses__():
+        yield derived
+        yield from _derived(derived)
 
 
 def _network(values: Mapping[str, Any]) -> TrainedNetwork:

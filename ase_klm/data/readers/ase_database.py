@@ -1,7 +1,8 @@
 """ASE's databases, SQLite (``.db``) and JSON, which ASE 3.29 writes with vector moments and cannot always read.
 
-ASE's SQLite tables hold (N, 3) moments as 3N numbers and forget the shape: ``row.toatoms()`` then raises "wrong length".
-They are put into shape here. `save` keeps moments and magnetic forces in ``row.data``, so that ASE reads the file too.
+ASE's SQLite tables hold (N, 3) moments as 3N numbers and forget the shape: ``row.toatoms()`` then raises "wrong
+length". They are put into shape here. `save` keeps moments and magnetic forces in ``row.data``, so that ASE reads the
+file too.
 """
 
 import sqlite3
