@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.lj import LennardJones
 from ase.io import jsonio
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from ase_klm import (
     MagNetCalculator,
     SpinCalculator,
     calculators,
+    get_moments,
     lattices,
     models,
     potentials,
@@ -216,6 +218,26 @@ class MyFunction(potentials.DistanceFunction):
 
     def __call__(self, r):
         return self.scale / r
+
+
+@dataclass(frozen=True, eq=False)
+class OnALattice(potentials.Potential):
+    """E = 0: a potential that knows a structure."""
+
+    lattice: Atoms
+
+    def bind(self, atoms, device="cpu"):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("way", [through_json, through_ase])
+def test_structures_come_back(way):
+    atoms = lattice(np.random.default_rng(0))
+    potential = OnALattice(atoms)
+    found = potentials.from_dict(way(potential.todict())).lattice
+    assert found == atoms
+    np.testing.assert_array_equal(get_moments(found), get_moments(atoms))
+    assert repr(potential) == "OnALattice(lattice=<Atoms Fe18>)"
 
 
 def test_what_files_name_but_do_not_keep():

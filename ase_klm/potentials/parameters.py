@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from ase_klm.models.trained import TrainedNetwork
 
@@ -86,6 +87,8 @@ def _shown_single(value: Any) -> str:
         return str(value.__qualname__)
     if isinstance(value, TrainedNetwork):
         return f"<{type(value).__name__}{'' if value.origin is None else f' {value.origin.name}'}>"
+    if isinstance(value, Atoms):
+        return f"<Atoms {value.get_chemical_formula()}>"
     text = repr(value)
     return f"<{type(value).__name__}>" if " object at 0x" in text else text
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
@@ -32,6 +33,8 @@ def written(value: Any) -> Any:
         return written(list(value)) if isinstance(value, np.ndarray) and value.dtype == object else value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, Mapping):
         return {_key(key): written(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -40,18 +43,24 @@ def written(value: Any) -> Any:
 
 
 def _written_object(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
     if isinstance(value, Parametrised) and is_dataclass(value):
         return {"class": type(value).__name__} | written(parameters_of(value))
     if isinstance(value, TrainedNetwork):
         name, sha256 = (None, None) if value.origin is None else (value.origin.name, value.origin.sha256)
         return {"network": name, "sha256": sha256, "architecture": type(value).__name__}
+    if isinstance(value, Atoms):
+        return {"atoms": {name: entry.tolist() for name, entry in _structure(value).items()}}
     if hasattr(value, "get_property"):  # an ASE calculator, whatever its class
         return {"calculator": str(getattr(value, "name", type(value).__name__)), "parameters": written(_todict(value))}
     if isinstance(value, Parametrised) or not callable(value):
         return {"object": _full_name(type(value))}
     return {"function": _full_name(value)}
+
+
+def _structure(atoms: Atoms) -> dict[str, np.ndarray]:
+    """What a lattice of reference consists of."""
+    found = {"numbers": atoms.numbers, "positions": atoms.positions, "cell": atoms.cell.array, "pbc": atoms.pbc}
+    return found | ({"magmoms": atoms.get_initial_magnetic_moments()} if atoms.has("initial_magmoms") else {})
 
 
 def _todict(calculator: Any) -> dict[str, Any]:
@@ -100,6 +109,8 @@ def read(value: Any, name: str) -> Any:
         return value
     if "class" in value:
         return _rebuilt(value)
+    if value.keys() == {"atoms"}:
+        return called(Atoms, {str(key): np.asarray(entry) for key, entry in value["atoms"].items()})
     if value.keys() >= {"network", "sha256"}:
         return _network(value)
     for key, (what, why) in IMPOSSIBLE.items():
