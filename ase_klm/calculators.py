@@ -1,6 +1,7 @@
 """The ASE faces: Atoms → potential.bind(atoms) → bound.evaluate → results.
 
-`SpinCalculator` serves any potential; the others spell out the parameters of a common one.
+`SpinCalculator` serves any potential; the others spell out the parameters of a common one. ASE's trajectories and
+databases keep their parameters, and `from_dict` makes a calculator of these again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +25,11 @@ from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_
 from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
+from ase_klm.potentials.parameters import call, defaults_of, shown
+from ase_klm.potentials.serialisation import called, known_class, read, written
 from ase_klm.potentials.zeeman import Zeeman
 from ase_klm.supercells import same_lattice
-from ase_klm.validate import checked_number
+from ase_klm.validate import Array, checked_number
 
 
 class SpinCalculator(Calculator):
@@ -101,6 +104,38 @@ class SpinCalculator(Calculator):
         self._bonded = self._bound = None
         self.reset()
 
+    def get_magnetic_moments(self, atoms: Atoms | None = None) -> Array:
+        """The moments, which are variables here: μB, shape (N, 3).
+
+        Not among the results, as ASE's database, graphical interface and `Properties` take one number an atom there.
+        """
+        return get_moments(self._seen(atoms))
+
+    def get_magnetic_moment(self, atoms: Atoms | None = None) -> Array:
+        """Sum of the moments, μB, shape (3,)."""
+        return self.get_magnetic_moments(atoms).sum(axis=0)
+
+    def _seen(self, atoms: Atoms | None) -> Atoms:
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
+            raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
+        return structure
+
+    def _get_name(self) -> str:
+        """As ASE's other calculators: "exchange", "kondoed"; by it `ase.calculators.calculator` finds the class."""
+        return type(self).__name__.lower().removesuffix("calculator")
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Class and parameters as JSON holds them, for `from_dict`; the device is not among them."""
+        return {"class": "SpinCalculator", "potential": written(self.potential)}
+
+    def __repr__(self) -> str:
+        return f"SpinCalculator({self.potential!r})"
+
+    def describe(self) -> str:
+        """The terms of the potential, with their formulas and parameters, and the units, as text to print."""
+        return f"{type(self).__name__} on {self.device}: {self.potential.describe()}"
+
     def export_properties(self) -> Properties:
         """Results in ASE's own list of properties; `magnetic_forces` is not among them."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
@@ -141,9 +176,16 @@ class _ParametrisedCalculator(SpinCalculator):
     """A calculator made from keywords; `set` and changes of `parameters` are noticed and discard results."""
 
     def __init__(self, device: str = "cpu", **parameters: Any) -> None:
+        self._chosen = False  # whether somebody has put another potential in the place of that of the parameters
         super().__init__(self._build(**parameters), device)
         self.parameters.update(parameters)
-        self._built_from = _copied(parameters)
+        self._take(self._potential)
+
+    def _take(self, built: Potential) -> None:
+        """Use the potential that was built from the present parameters."""
+        if built is not self._potential:
+            self.potential = built
+        self._built_from, self._chosen = _copied(self.parameters), False
 
     @staticmethod
     def _build(**parameters: Any) -> Potential:
@@ -160,23 +202,37 @@ class _ParametrisedCalculator(SpinCalculator):
                 "check the spelling; the device is fixed at construction",
             )
         if changed:
-            self.potential = self._build(**(dict(self.parameters) | changed))
+            built = self._build(**(dict(self.parameters) | changed))
             self.parameters.update(changed)
-            self._built_from = _copied(self.parameters)
+            self._take(built)
         return changed
 
     @property
     def potential(self) -> Potential:
         """The potential; built anew when `parameters` were changed behind our back."""
         if not same(dict(self.parameters), self._built_from):
-            built = self._build(**self.parameters)
-            self._built_from = _copied(self.parameters)
-            self.potential = built
+            self._take(self._build(**self.parameters))
         return self._potential
 
     @potential.setter
     def potential(self, potential: Potential) -> None:
         SpinCalculator.potential.fset(self, potential)  # type: ignore[attr-defined]
+        self._chosen = True
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        potential = self.potential
+        if self._chosen:
+            return super().todict()
+        parameters = dict(self.parameters)
+        if "model" in parameters:  # rather the network than its name: what the name stands for may change
+            parameters["model"] = potential.terms[0].model  # type: ignore[attr-defined]
+        return {"class": type(self).__name__} | written(parameters)
+
+    def __repr__(self) -> str:
+        _ = self.potential
+        if self._chosen:
+            return super().__repr__()
+        return call(type(self).__name__, self.parameters, defaults_of(type(self)))
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         _ = self.potential  # discards results where parameters have changed
@@ -267,9 +323,7 @@ class KondoEDCalculator(_ParametrisedCalculator):
         npoints : int
             Points along a path given as a string.
         """
-        structure = self.atoms if atoms is None else atoms
-        if structure is None:
-            raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
+        structure = self._seen(atoms)
         if not isinstance(path, BandPath):
             path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
         kondo: BoundKondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
@@ -447,6 +501,38 @@ class ExchangeCalculator(_ParametrisedCalculator):
         if not shells and all(value is None for value in parameters.values()):
             return of_distance + Zeeman(field)
         return of_distance + fixed
+
+
+def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
+    """The calculator whose `todict` gave these values, which ASE's trajectories and databases keep.
+
+    Parameters
+    ----------
+    values : mapping
+        ``read("run.traj").calc.parameters``, or ``calculator_parameters`` of a row of a database.
+    device : str
+        "cpu" or "cuda".
+
+    Raises
+    ------
+    KLMError
+        When they are those of another package's calculator, or hold something that files name but do not keep, such
+        as a Python function; see `potentials.from_dict`.
+    """
+    if not isinstance(values, Mapping) or "class" not in values:
+        raise KLMError(
+            f"{shown(values)[:80]} are no parameters of a calculator of this package",
+            'these are written as {"class": its name, and its parameters}',
+            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
+            "made by these",
+        )
+    name = str(values["class"])
+    if name == "SpinCalculator":
+        potential = read(values.get("potential"), "potential")
+        return SpinCalculator(potential, device)
+    kind = known_class(name, SpinCalculator, "calculator")
+    parameters = {str(key): read(value, f"{name}.{key}") for key, value in values.items() if key != "class"}
+    return called(kind, parameters | {"device": device})
 
 
 def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:

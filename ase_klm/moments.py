@@ -24,17 +24,44 @@ def set_moments(atoms: Atoms, moments: ArrayLike) -> None:
     atoms : Atoms
         Changed in place.
     moments : array_like
-        Shape (N, 3), in μB, one vector an atom; exactly zero on non-magnetic atoms.
+        μB, exactly zero on non-magnetic atoms: one vector an atom, shape (N, 3); or, collinear along z as ASE's scalar
+        moments are read, one number an atom, shape (N,), or one number for all.
 
     Raises
     ------
     KLMError
-        When the shape is wrong or a value is not finite.
+        When the shape is wrong or a value is not finite. Three numbers for three atoms are refused too: they may be
+        meant as one vector.
     """
-    array = checked_array(moments, (len(checked_atoms(atoms)), 3), "moments", "μB")
+    array = _vectors(moments, len(checked_atoms(atoms)))
     if "initial_magmoms" in atoms.arrays:  # scalar moments of a builder would fix the wrong shape
         del atoms.arrays["initial_magmoms"]
     atoms.set_array("initial_magmoms", array, float, (3,))
+
+
+def _vectors(moments: ArrayLike, n_atoms: int) -> Array:
+    """Moments (N, 3) from vectors, or from numbers along z."""
+    try:
+        rank = np.ndim(moments)
+    except ValueError:
+        rank = 2  # ragged: checked_array explains
+    if rank == 0:
+        moments = np.broadcast_to(moments, (n_atoms,))
+    elif rank == 1 and len(np.atleast_1d(moments)) != n_atoms:
+        raise KLMError(
+            f"moments has shape {np.shape(moments)}",
+            f"moments of {n_atoms} atoms are vectors ({n_atoms}, 3), numbers along z ({n_atoms},), or one number",
+            f"one vector for all: np.tile(vector, ({n_atoms}, 1))",
+        )
+    elif rank == 1 and n_atoms == 3:
+        raise KLMError(
+            "moments has shape (3,), and there are three atoms",
+            "these may be three numbers along z, or one vector for all",
+            "write np.outer(numbers, (0, 0, 1)), or np.tile(vector, (3, 1))",
+        )
+    if rank < 2:
+        return np.outer(checked_array(moments, (n_atoms,), "moments", "μB"), (0.0, 0.0, 1.0))
+    return checked_array(moments, (n_atoms, 3), "moments", "μB")
 
 
 def get_moments(atoms: Atoms) -> Array:

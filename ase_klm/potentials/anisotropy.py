@@ -13,7 +13,7 @@ from ase_klm.potentials.exchange import Exchange
 
 @dataclass(frozen=True, eq=False)
 class UniaxialAnisotropy(Potential):
-    """Anisotropy by directions e = m/abs(m).
+    """E = -Σ_i K_i (e_i·n_i)², e = m/abs(m): K > 0 makes n an easy axis, K < 0 a hard one.
 
     Parameters
     ----------

@@ -22,11 +22,14 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.supercells import Repetitions, tiled
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
+
+UNITS = "E in eV, lengths in Å, moments m in μB; magnetic forces -∂E/∂m in eV/μB, forces -∂E/∂r in eV/Å"
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Evaluation:
         )
 
 
-class Potential(ABC):
+class Potential(Parametrised, ABC):
     """Parameters of a term of the energy. Terms add up: ``kondo + zeeman + anisotropy``."""
 
     per_replica: ClassVar[tuple[str, ...]] = ()
@@ -96,6 +99,12 @@ class Potential(ABC):
             if values.ndim >= -axis and values.shape[axis] == len(atoms):
                 changed[name] = tiled(values, axis, repetitions)
         return replace(self, **changed) if changed else self  # type: ignore[type-var]
+
+    def describe(self) -> str:
+        """The terms, with their formulas and parameters, and the units, as text to print."""
+        terms = terms_of(self)
+        names = " + ".join(type(term).__name__ for term in terms)
+        return "\n\n".join([f"E = {names}\n{UNITS}", *(described(term, parameters_of(term)) for term in terms)])
 
     def __add__(self, other: "Potential") -> "Potential":
         if not isinstance(other, Potential):
@@ -271,6 +280,9 @@ class Sum(Potential):
     def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Sum":
         return Sum(tuple(term.repeated(atoms, repetitions) for term in self.terms))
 
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
+
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
 
@@ -361,7 +373,9 @@ def _unequal_replicas(difference: str) -> KLMError:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two parameters are equal, arrays and containers included."""
+    """Whether two parameters are equal; arrays, containers and functions with parameters by what they hold."""
+    if isinstance(a, Parametrised) and is_dataclass(a) and type(a) is type(b):
+        return a is b or same(parameters_of(a), parameters_of(b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):

@@ -31,7 +31,9 @@ Bond = tuple[int, int, Sequence[int], Any]
 
 @dataclass(frozen=True, eq=False)
 class Exchange(Potential):
-    """Exchange by shells, by explicit bonds, or both; they add up.
+    """E = Σ_bonds e_i·M·e_j + Σ_i e_i·A_i·e_i - Σ_i f_i·e_i with e = m/abs(m), every bond once.
+
+    M > 0 is antiferromagnetic. By shells, by explicit bonds, or both; they add up.
 
     Parameters
     ----------

@@ -29,7 +29,9 @@ Term = DistanceFunction | BondTerm
 
 @dataclass(frozen=True, eq=False)
 class ExchangeOfDistance(Potential):
-    """Exchange of moving atoms by shells, between all near pairs, or both; they add up.
+    """E = Σ_bonds e_i·M(v)·e_j with v = r_j - r_i and e = m/abs(m), every bond once: M > 0 is antiferromagnetic.
+
+    Exchange of moving atoms by shells, between all near pairs, or both; they add up.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ class Morse(DistanceFunction):
 
 @dataclass(frozen=True, eq=False)
 class LatticeEnergy(Potential):
-    """Springs, pair energies and angles, on all atoms.
+    """E = Σ_pairs V(r) + ½ Σ_angles κ (cos θ - cos θ₀)²: springs, pair energies and angles, on all atoms.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ from ase_klm.validate import checked_number
 
 @dataclass(frozen=True, eq=False)
 class MomentLengths(Potential):
-    """A well at `length` for every magnetic atom.
+    """E = Σ_i κ/(8 m₀²) (m_i² - m₀²)²: a well at the length m₀ for every magnetic atom.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from ase_klm.potentials.second_derivatives import Blocks
 
 @dataclass(frozen=True, eq=False)
 class Zeeman(Potential):
-    """Field on the local moments, not on electrons.
+    """E = -Σ_i B_i·m_i: a field on the local moments, not on electrons.
 
     Parameters
     ----------
