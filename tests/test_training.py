@@ -13,7 +13,7 @@ from torch import nn
 from ase_klm import KLMError, KondoEDCalculator, data, get_moments, lattices, plot, set_moments, testing, textures
 from ase_klm.calculators import SpinCalculator
 from ase_klm.cli import main
-from ase_klm.cli.train import trainer_from
+from ase_klm.cli.trainings import trainer_from
 from ase_klm.data import Frame
 from ase_klm.models import files
 from ase_klm.models.base import FARTHEST, LocalNetwork

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ase_klm.interrupts import deferred
+
 
 class Averages:
     """Averages of some weights.
@@ -36,11 +38,12 @@ class Averages:
     def in_place(self) -> Iterator[None]:
         """The averages in the model, for a while."""
         present = [weight.detach().clone() for weight in self.weights]
-        _assign(self.weights, self.values)
         try:
+            _assign(self.weights, self.values)
             yield
         finally:
-            _assign(self.weights, present)
+            with deferred():
+                _assign(self.weights, present)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
