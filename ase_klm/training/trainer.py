@@ -296,6 +296,7 @@ class Trainer:
         if step == self.progress.step:  # the step in hand has drawn random numbers in vain
             self.generator.set_state(generator)
         with deferred():
+            self.averages.put_back()
             self._save()
 
     def _save_in_time(self) -> None:
