@@ -1,5 +1,6 @@
 """What all commands share: nothing heavy before it is needed, files that are there already, how they are stopped."""
 
+import json
 import os
 import pickle
 import pkgutil
@@ -12,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 import ase_klm
 from ase_klm import KLMError, choices, cli, data, interrupts, lattices, processes, textures
@@ -213,7 +215,8 @@ def run(options):
 
 if __name__ == "__main__":
     cli.data.run = run
-    sys.exit(cli.main(["data", "check", "nothing.npz"]))
+    sys.argv = ["ase-klm", "data", "check", "nothing.npz"]
+    sys.exit(cli.main())
 """
 
 
@@ -271,6 +274,17 @@ def test_processes_end_with_their_parent(tmp_path, how, status):
     assert status < 0 or err == "\nase-klm: interrupted; nothing was written; the same command starts anew\n"
 
 
+def test_the_status_is_that_of_an_interruption_wherever_it_came(tmp_path):
+    """Python would end with the signal where `exec` of a text was interrupted, as in the making of dataclasses."""
+    script = tmp_path / "stopped.py"
+    script.write_text(
+        "import sys\nfrom ase_klm import cli\n"
+        "cli.data.run = lambda options: exec('import signal; signal.raise_signal(signal.SIGINT)')\n"
+        "sys.argv = ['ase-klm', 'data', 'check', 'nothing.npz']\nsys.exit(cli.main())\n"
+    )
+    assert subprocess.run([sys.executable, str(script)], check=False, capture_output=True).returncode == 130
+
+
 def test_results_errors_and_deaths_of_processes():
     with closing(processes.carried_out(abs, range(-7, 0), 3)) as finished:
         assert sorted(finished) == [(number, 7 - number) for number in range(7)]
@@ -300,3 +314,32 @@ def test_a_stopped_sampling_keeps_its_labels(tmp_path, whole_group):
     assert status == 130
     assert "Traceback" not in err
     assert "kept in set.npz.parts; the same command goes on" in err
+
+
+TRAINING = """
+[data]
+files = ["set.npz"]
+[model]
+architecture = "ECNN"
+[run]
+directory = "net"
+minutes = 5
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_stopped_training_keeps_a_checkpoint(tmp_path):
+    model = {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}
+    data.sample(lattices.square((4, 4)), tmp_path / "set.npz", 8, seed=1, **model)
+    (tmp_path / "train.toml").write_text(TRAINING)
+    steps = []
+    for how in ((signal.SIGINT, True), (signal.SIGTERM, False)):
+        command = [sys.executable, "-m", "ase_klm.cli", "train", "train.toml"]
+        status, _, err = stopped(command, lambda process: process.stdout.readline(), how, tmp_path)
+        assert status == 130
+        assert "Traceback" not in err
+        assert "the same command continues from net/checkpoint.safetensors" in err
+        with safe_open(tmp_path / "net" / "checkpoint.safetensors", "pt") as file:
+            steps.append(json.loads(file.metadata()["progress"])["step"])
+    assert steps[0] <= steps[1]

@@ -355,6 +355,7 @@ def test_an_interrupted_training_continues_to_the_same_bits(tmp_path, monkeypatc
         with interrupts.noted() as came, contextlib.suppress(KeyboardInterrupt):
             stopped_at(trainer(directory, **options).run, line)
         assert came
+        torch.set_grad_enabled(True)  # Ctrl-C may have left torch within a no_grad; a new process begins without
         there = (directory / "checkpoint.safetensors").exists()
         kept += there
         last = trainer(directory, model=network(seed=9) if there else None, **options)

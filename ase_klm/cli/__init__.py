@@ -6,9 +6,12 @@ arguments come at once.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 from ase_klm import __version__, interrupts
 from ase_klm.cli import data, demo, magnons, sample, train
@@ -38,9 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, KLMError):
                 print(f"ase-klm: {error}", file=sys.stderr)
             if came or isinstance(error, KeyboardInterrupt):  # what is interrupted may raise something else
-                print(f"\nase-klm: interrupted; {verb.interrupted(options)}", file=sys.stderr)
+                print(f"\nase-klm: interrupted; {verb.interrupted(options)}", file=sys.stderr, flush=True)
+                if arguments is None:
+                    _leave()
                 return INTERRUPTED
             if isinstance(error, KLMError):
                 return 2
             raise
     return 0
+
+
+def _leave() -> NoReturn:
+    """At once. Tearing down torch takes its time, and Python ends with the signal where `exec` was interrupted once."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(INTERRUPTED)
