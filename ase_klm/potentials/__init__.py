@@ -22,6 +22,7 @@ from ase_klm.potentials.lattice_energy import LatticeEnergy, Morse, Spring
 from ase_klm.potentials.moment_lengths import MomentLengths
 from ase_klm.potentials.network import Network
 from ase_klm.potentials.serialisation import from_dict
+from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "Zeeman",
     "cri3_model",
     "from_dict",
+    "network_potential",
     "potential_of",
 ]

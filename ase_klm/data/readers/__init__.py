@@ -10,6 +10,7 @@ from typing import Any
 
 from ase import Atoms
 
+from ase_klm.choices import OWN_FORMATS
 from ase_klm.data.about import About
 from ase_klm.data.readers import abacus, ase_database, deepmd, vasp5_deltaspin, vasp6_deltaspin, vasp_constrained
 from ase_klm.data.readers.blocks import companion, read_text
@@ -18,8 +19,7 @@ from ase_klm.errors import KLMError
 FORMATS: dict[str, ModuleType] = {
     module.NAME: module for module in (deepmd, vasp6_deltaspin, vasp5_deltaspin, vasp_constrained, abacus, ase_database)
 }
-OWN = {".npz": "npz", ".traj": "traj", ".extxyz": "extxyz", ".xyz": "extxyz"}
-"""Formats that `ase_klm.data.frames` reads itself, by the ending of the name."""
+OWN = OWN_FORMATS
 
 _IN_FOLDERS = ("OUTCAR", "OSZICAR", "running_scf.log", "OUT.*/running_scf.log", "*.log", "*.txt")
 _HEAD, _TAIL = 2**20, 2**20
