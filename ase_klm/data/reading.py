@@ -77,10 +77,7 @@ def _own(file: Path, name: str | None) -> tuple[list[Atoms], About]:
     structures = list(images(file, kind))
     used: dict[str, str] = {}
     for number, atoms in enumerate(structures):
-        try:
-            found = aliases.resolve(atoms)
-        except KLMError as error:
-            raise KLMError(f"frame {number} of {file}: {error.what}", error.why, error.remedy) from None
+        found = aliases.resolve_frame(atoms, number, file)
         if found:
             names = [f"{quantity} from {alias}" for quantity, alias in found.items() if quantity != alias]
             meant = ", taken as -dE/dm in eV/uB" if "magnetic forces" in found else ""
@@ -104,6 +101,7 @@ def _check_labels(atoms: Atoms, number: int, path: Path) -> None:
     results = {} if atoms.calc is None else atoms.calc.results
     places = [
         ("energy", results),
+        ("free_energy", results),
         ("forces", results),
         ("magnetic_forces", atoms.arrays),
         ("magnetic_forces", atoms.info),

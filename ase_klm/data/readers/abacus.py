@@ -65,8 +65,8 @@ def read(path: Path, structure: Any = None) -> tuple[list[Atoms], About]:
             raise blocks.Incomplete(blocks.CUT_SHORT)
         atoms = _structure(structure, path)
         blocks.check_count(atoms, len(labels), path)
-        for found in (labels, names, places):
-            if [blocks.element(label) for label in found] != atoms.numbers.tolist():
+        for several in (labels, names, places):
+            if [blocks.element(label) for label in several] != atoms.numbers.tolist():
                 raise KLMError(
                     f"the atoms of {path} are not those of the structure",
                     "their elements differ, or their order",

@@ -144,8 +144,8 @@ def rows(
 
 
 def _are_alike(words: list[str], labels: list[str]) -> bool:
-    """Whether the first words of a line are numbers where those of a row are."""
-    return all(word.isdigit() == label.isdigit() for word, label in zip(words, labels, strict=False))
+    """Whether a line begins with a number where a row does."""
+    return not labels or words[0].isdigit() == labels[0].isdigit()
 
 
 def _is_row(words: list[str], labels: list[str]) -> bool:

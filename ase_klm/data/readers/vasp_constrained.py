@@ -24,7 +24,7 @@ _ROWS = re.compile(rf"{_TABLE.pattern}\n((?: *\d+ +[-+.\d].*\n)*)", re.MULTILINE
 _PENALTY = re.compile(r"E_p = *(\S+)\s")
 _ELECTRONS = re.compile(r"^[A-Z]+: +\d+ +(\S+)\s", re.MULTILINE)
 _MOMENT_DECIMALS, _FIELD_DECIMALS = 3, 5
-TWICE = "with a number of the ionic step that the OUTCAR has twice"
+TWICE = "with a number of the ionic step that is there twice"
 _ROUNDING = 1.01e-8  # of F, which has eight digits, relative
 
 
@@ -48,6 +48,7 @@ def read(path: Path, structure: Any = None) -> tuple[list[Atoms], About]:
     harvest = blocks.Harvest()
     size = _usual_size(text)
     ends = list(_SUMMARY.finditer(text))
+    numbers = Counter(_number(end) for end in ends)
     if outcar is not None and len(steps) < len(ends):
         harvest.notes.add("the OUTCAR has fewer ionic steps than the OSZICAR")
     here = None if outcar is not None else _structure(structure, path, len(ends))
@@ -55,9 +56,11 @@ def read(path: Path, structure: Any = None) -> tuple[list[Atoms], About]:
     afters = [*(end.start() for end in ends), len(text)][1:]
     for start, summary, after in zip(starts, ends, afters, strict=True):
         with harvest.frame():
+            if numbers[_number(summary)] > 1:
+                raise blocks.Incomplete(TWICE)
             before = text[start : summary.start()]
             if here is None:
-                atoms, energy, forces = _outcar_step(steps, int(summary.group(1)[:9]))
+                atoms, energy, forces = _outcar_step(steps, _number(summary))
             else:
                 atoms, energy, forces = here, _energy(before, tables.number(summary.group(2))), None
             blocks.check_count(atoms, size, path)
@@ -66,8 +69,9 @@ def read(path: Path, structure: Any = None) -> tuple[list[Atoms], About]:
             moments, note = blocks.without_induced(moments, fields)
             harvest.notes |= {note} if note else set()
             harvest.keep(blocks.labelled(atoms, moments, energy - penalty, forces, fields, transverse_only=True))
-    if text.rfind("MW_int") > (ends[-1].end() if ends else 0):
-        harvest.dropped[blocks.CUT_SHORT] += 1
+    missing = len(set(steps) - set(numbers)) or int(text.rfind("MW_int") > (ends[-1].end() if ends else 0))
+    if missing:
+        harvest.dropped[blocks.CUT_SHORT] += missing
     frames = harvest.checked(path, FILES)
     if outcar is None:
         harvest.notes.add(
@@ -121,6 +125,10 @@ def _outcar_steps(outcar: Path | None) -> dict[int, Step]:
             found = blocks.NO_SCF
         steps[number] = found if number not in steps else TWICE
     return steps
+
+
+def _number(summary: re.Match[str]) -> int:
+    return int(summary.group(1)[:9])
 
 
 def _outcar_step(steps: dict[int, Step], number: int) -> tuple[Atoms, float, Array]:
