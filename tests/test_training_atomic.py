@@ -452,6 +452,7 @@ def test_wrong_data(tmp_path):
     iron.atoms.numbers[0] = 26
     bare.atoms.calc = None
     set_moments(still.atoms, np.zeros((4, 3)))
+    still.atoms.calc.atoms = still.atoms.copy()  # the labels stay
     infinite.atoms.calc.results["energy"] = math.inf
     ragged.atoms.calc.results["forces"] = np.zeros((3, 3))
     for frame, message in (

@@ -10,6 +10,7 @@ from ase_klm.data.about import TRANSVERSE, About
 from ase_klm.data.frames import ONE_BY_ONE, Frame, Frames, checked_frames_path, checked_path, images
 from ase_klm.data.readers import aliases
 from ase_klm.errors import KLMError
+from ase_klm.validate import checked_array
 
 
 def read(
@@ -108,6 +109,8 @@ def _check_labels(atoms: Atoms, number: int, path: Path) -> None:
     ]
     for name, place in places:
         values = np.asarray(place[name]) if place.get(name) is not None else None
+        if values is not None and values.ndim and "energy" in name:
+            checked_array(values, (), f"{name} of frame {number} of {path}", "eV")
         if values is None or values.dtype.kind not in "iuf" or np.isfinite(values).all():
             continue
         if np.isnan(values).all():

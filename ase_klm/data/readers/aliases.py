@@ -146,6 +146,8 @@ def _as_vectors(values: Any, n_atoms: int, name: str) -> Array:
 def _numbers(names: Sequence[str], places: Sequence[dict[str, Any]]) -> list[Label]:
     found = [Label(name, place, place[name], place is places[0]) for name in names for place in places
              if place.get(name) is not None]  # fmt: skip
+    if all(label.in_place for label in found):
+        return found
     return [
         label if _all_nan(label.value) else replace(label, value=checked_array(label.value, (), label.name, "eV"))
         for label in found
