@@ -105,9 +105,8 @@ def _table(text: str, title: str, count: int | None = None) -> tuple[list[str], 
     if place < 0:
         raise blocks.Incomplete(blocks.CUT_SHORT)
     lines = text[place:].splitlines(keepends=True)[1:]
-    rule = next((i for i, line in enumerate(lines) if _RULE.fullmatch(line.strip())), None)
-    first = None if rule is None else next((i for i, line in enumerate(lines) if i > rule and _ROW.match(line)), None)
-    if first is None:
+    first = next((i for i, line in enumerate(lines) if _ROW.match(line)), 0)
+    if not any(_RULE.fullmatch(line.strip()) for line in lines[:first]):
         raise blocks.Incomplete(blocks.CUT_SHORT)
     labels, numbers = tables.rows("".join(lines[first:]), count, slice(3), (1, 3), labels=1, decimals=_DECIMALS)
     if not any(_RULE.fullmatch(line.strip()) for line in lines[first + len(labels) :][:1]):

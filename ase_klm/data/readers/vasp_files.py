@@ -14,6 +14,7 @@ from ase_klm.validate import Array
 _FREE_ENERGY = re.compile(r"free  energy   TOTEN\s*=\s*(\S+)\s")
 _PRECISE = re.compile(r"high precision TOTEN\s*=\s*(\S+)\s")
 _CELL_DECIMALS = 9
+_ROUNDING = 1e-4  # of lattice vectors times reciprocal ones, each with nine decimals
 _FORCE_DECIMALS = 6  # positions have five, but room for seven digits before the point
 
 
@@ -60,7 +61,10 @@ def ionic_step(part: str, numbers: NDArray[np.int64]) -> tuple[Atoms, float, Arr
     cells = re.split(r"direct lattice vectors.*\n", before)
     if len(cells) < 2:
         raise blocks.Incomplete(blocks.CUT_SHORT)
-    _, cell = tables.rows(cells[-1], 3, slice(3), (3, 6), decimals=_CELL_DECIMALS)
+    _, lattices = tables.rows(cells[-1], 3, slice(6), (6,), decimals=_CELL_DECIMALS)
+    cell, reciprocal = lattices[:, :3], lattices[:, 3:]
+    if np.abs(cell @ reciprocal.T - np.eye(3)).max() > _ROUNDING or len(np.unique(found[:, :3], axis=0)) < len(found):
+        raise blocks.Incomplete(blocks.UNREADABLE)  # a row is there twice, another one not at all
     energies = _PRECISE.findall(part) or _FREE_ENERGY.findall(part)
     if len(energies) != 1:
         raise blocks.Incomplete(blocks.CUT_SHORT)
