@@ -14,6 +14,7 @@ from ase_klm.validate import LARGEST, Array
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[EDed][-+]?\d+)?")
 _NO_NUMBER = re.compile(r"\*+|[-+]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+_STARS = re.compile(r"\*+")
 _BEFORE_A_SIGN = re.compile(r"(?<=[\d.])(?=[-+])")
 
 
@@ -47,7 +48,7 @@ def words_of(line: str, decimals: int | None = None) -> list[str]:
         When a word is none of these.
     """
     words: list[str] = []
-    for word in line.split():
+    for word in _STARS.sub(r" \g<0> ", line).split():
         pieces = _BEFORE_A_SIGN.split(word)  # not before the sign of an exponent, which follows a letter
         for piece in pieces:
             if len(pieces) > 1 and "." not in piece:  # 0.12-101 is one number, whose exponent has no room for an E
