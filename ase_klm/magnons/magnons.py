@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from ase_klm.electrons.hamiltonian import monkhorst_pack_gamma
 from ase_klm.errors import KLMError, warn
+from ase_klm.images import reduced
 from ase_klm.magnons.bogoliubov import Factor, factor, mode_energies, normal_modes
 from ase_klm.magnons.columns import Columns, columns
 from ase_klm.magnons.mode_files import write_mode
@@ -355,17 +356,21 @@ def _special_points(atoms: Atoms) -> str:
 
 
 def _whole_range(bound: BoundPotential, atoms: Atoms) -> tuple[int, int, int]:
-    """The smallest supercell that is longer than twice the range, where that is known."""
+    """A supercell in which no image is closer than twice the range, where that is known: the smaller one of two.
+
+    One has so many cells along each vector that its heights are longer, the other equally many along each vector, for
+    the shortest vector of the crystal.
+    """
     reach = bound.interaction_range
-    if reach is None:
+    if reach is None or not atoms.pbc.any():
         return (1, 1, 1)
-    volume = abs(np.linalg.det(bound.reference.cell.array))
-    vectors = bound.reference.cell.array
-    heights = [volume / np.linalg.norm(np.cross(vectors[a - 2], vectors[a - 1])) for a in range(3)]
-    return tuple(
-        int(np.floor(2 * reach / height + 1e-6)) + 1 if periodic else 1
-        for height, periodic in zip(heights, atoms.pbc, strict=True)
-    )  # type: ignore[return-value]
+    periods = bound.reference.cell.array[atoms.pbc]
+    heights = 1 / np.linalg.norm(np.linalg.pinv(periods), axis=0)
+    shortest = np.full(len(periods), np.linalg.norm(reduced(periods)[0], axis=1).min())
+    both = [np.floor(2 * reach / lengths + 1e-6).astype(int) + 1 for lengths in (heights, shortest)]
+    sizes = np.ones(3, dtype=int)
+    sizes[atoms.pbc] = min(both, key=np.prod)
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
 def checked_mesh(kpts: Any, pbc: np.ndarray) -> tuple[int, ...]:
