@@ -148,4 +148,4 @@ def _nearest_numbers(vectors: Array, cell: Array) -> NDArray[np.int64]:
 
 def steps(dimension: int) -> NDArray[np.int64]:
     """A cell and its neighbours, itself first, shape (3^dimension, dimension)."""
-    return np.array(list(product((0, -1, 1), repeat=dimension)), dtype=np.int64).reshape(-1, dimension)
+    return np.array(list(product((0, -1, 1), repeat=dimension)), dtype=np.int64).reshape(3**dimension, dimension)
