@@ -10,6 +10,7 @@ from ase_klm import (
     ECNNCalculator,
     ExchangeCalculator,
     KondoEDCalculator,
+    MagNetCalculator,
     SpinCalculator,
     analysis,
     get_magnetic_forces,
@@ -65,6 +66,11 @@ def fractional(atoms, waves):
 
 # Energies
 
+
+def cri3():
+    return SpinCalculator(potentials.cri3_model())
+
+
 MODELS = {
     "exchange": lambda: ExchangeCalculator({1: -0.01, 2: 0.004}),
     "exchange of distance": lambda: SpinCalculator(
@@ -86,6 +92,26 @@ def test_energies_and_magnetic_forces(model):
     for energy, forces in found[1:]:
         assert energy == pytest.approx(found[0][0], rel=1e-11)
         np.testing.assert_allclose(forces, found[0][1], atol=1e-11)
+
+
+@pytest.mark.parametrize("model", ["exchange of distance", "CrI3", "network of atoms"])
+def test_forces_and_stresses(model):
+    """Left-handed cells have the volume of right-handed ones."""
+    if model == "exchange of distance":
+        atoms, build = random_spins(lattices.square((3, 3))), MODELS[model]
+    else:
+        atoms = lattices.cri3_monolayer()
+        set_moments(atoms, np.outer(atoms.symbols == "Cr", 3 * Z))
+        build = cri3 if model == "CrI3" else lambda: MagNetCalculator("cri3-model", dtype="float64")
+    atoms.positions += 0.005 * np.random.default_rng(2).standard_normal((len(atoms), 3)) * (1, 1, len(atoms) == 8)
+    found = []
+    for structure in (atoms, *(described(atoms, seed) for seed in SEEDS[:2])):
+        structure.calc = build()
+        found.append((structure.get_forces(), structure.get_stress()))
+    assert np.abs(found[0][1]).max() > 1e-6
+    for forces, stress in found[1:]:
+        np.testing.assert_allclose(forces, found[0][0], atol=1e-11)
+        np.testing.assert_allclose(stress, found[0][1], atol=1e-12)
 
 
 def test_a_crystal_in_three_dimensions():
@@ -151,6 +177,22 @@ def test_magnons_by_differences(crystal):
         magnons = Magnons(other, method="differences", supercell=supercell)
         np.testing.assert_allclose(magnons.frequencies(fractional(other, WAVES)), expected, atol=1e-9)
         assert magnons._columns[0].at_the_edge == pytest.approx(edge, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["exact", "differences"])
+def test_magnons_of_electrons(method):
+    """Linear response on a mesh n × n, and differences in a supercell with the mesh of the same states."""
+    atoms = lattices.square()
+    set_moments(atoms, Z[None])
+    mesh, supercell = ((6, 6, 1), None) if method == "exact" else ((2, 2, 1), (3, 3, 1))
+    found = []
+    for structure in (atoms, *(described(atoms, seed) for seed in SEEDS)):
+        structure.calc = KondoEDCalculator({1: 1.0}, J=12.0, filling=0.3, temperature=0.1, kpts=mesh)
+        magnons = Magnons(structure, method=method, supercell=supercell)
+        magnons._warned = True  # of a supercell shorter than twice the range
+        found.append(magnons.frequencies(fractional(structure, WAVES)))
+    assert found[0].max() > 0.01
+    np.testing.assert_allclose(found[1:], np.broadcast_to(found[0], np.shape(found[1:])), atol=1e-10)
 
 
 @pytest.mark.parametrize("k", [3, 5, -4])
