@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from scipy.spatial.transform import Rotation
 from test_images import described
 
 from ase_klm import (
@@ -22,10 +23,11 @@ from ase_klm import (
     set_moments,
     textures,
 )
+from ase_klm.data.configurations import _halves
 from ase_klm.magnons import Magnons, berry_curvature, thermal_hall_conductivity, zero_point_energy
 from ase_klm.magnons import structure_factor as magnon_structure_factor
 from ase_klm.magnons.columns import _nearest_distance
-from ase_klm.magnons.magnons import _whole_range
+from ase_klm.magnons.magnons import _holds_range, _whole_range
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.plot.cells import wigner_seitz_cells
@@ -133,6 +135,23 @@ def test_a_crystal_in_three_dimensions():
             np.testing.assert_allclose(other, one, atol=1e-9)
 
 
+def test_bonds_are_kept_when_displaced_atoms_are_wrapped():
+    atoms = random_spins(lattices.body_centred_cubic((2, 2, 2), a=2.87))
+    for seed in SEEDS:
+        other = described(atoms, seed)
+        other.calc = ExchangeCalculator({1: -0.02})
+        energy = other.get_potential_energy()
+        other.positions += np.random.default_rng(seed).uniform(-0.5, 0.5, (len(atoms), 3))
+        other.wrap()
+        assert other.get_potential_energy() == pytest.approx(energy, rel=1e-12)
+
+
+def test_antiferromagnets_that_data_sets_draw():
+    atoms = lattices.honeycomb((4, 6))
+    for seed in SEEDS:
+        np.testing.assert_allclose(_halves(described(atoms, seed)), _halves(atoms), atol=1e-9)
+
+
 # Magnons
 
 
@@ -220,6 +239,8 @@ def test_magnons_of_a_network_take_the_supercell_of_the_crystal():
     for structure in (atoms, described(atoms, 0), described(atoms, 1)):
         bound = calc.bound(structure).terms[0]
         size = _whole_range(bound, structure)
+        assert _holds_range(bound, structure, size)
+        assert not _holds_range(bound, structure, (1, 1, 1))
         shortest = images.reduced(np.array(size)[:2, None] * structure.cell.array[:2])[0][0]
         assert np.linalg.norm(shortest) > 2 * bound.interaction_range
         sizes.append(int(np.prod(size)))
@@ -284,6 +305,20 @@ def test_structure_factors_at_equal_wave_vectors(build, q_max):
         np.testing.assert_allclose(found, tensor, atol=1e-8)
 
 
+@pytest.mark.parametrize("of", [analysis.dynamical_structure_factor, analysis.velocity_spectrum])
+def test_spectra_at_equal_wave_vectors(of, rng):
+    atoms = random_spins(lattices.body_centred_cubic((2, 2, 1), a=2.87))
+    series = rng.standard_normal((16, len(atoms), 3))
+    found = []
+    for structure in (atoms, *(described(atoms, seed) for seed in SEEDS)):
+        spectrum = of(series, atoms=structure, timestep=1.0)
+        order = np.lexsort(spectrum.q_cartesian.round(6).T + 0.0)
+        found.append((spectrum.q_cartesian[order], spectrum.tensor[order]))
+    for waves, tensor in found[1:]:
+        np.testing.assert_allclose(waves, found[0][0], atol=1e-9)
+        np.testing.assert_allclose(tensor, found[0][1], atol=1e-8 * np.abs(tensor).max())
+
+
 def test_bragg_peaks_and_their_stars():
     """A false neighbour hid peaks from b + 2 a on."""
     atoms = skyrmions()
@@ -340,6 +375,31 @@ def test_a_layer_that_is_periodic_across_its_vacuum():
         other = described(atoms, seed)
         assert analysis.topological_charge(other) == pytest.approx(-1, abs=1e-9)
         np.testing.assert_allclose(analysis.magnetic_plane(other).axes, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("turn", "normal"),
+    [
+        ((np.pi / 2, 0, 0), (0, 1, 0)),  # z to -y
+        ((-np.pi / 2, 0, 0), (0, 1, 0)),
+        ((0, np.pi / 2, 0), (1, 0, 0)),
+        ((0, -np.pi / 2, 0), (1, 0, 0)),
+        ((np.pi, 0, 0), (0, 0, 1)),
+        ((0, np.pi / 6, 0), (0.5, 0, np.sqrt(0.75))),
+    ],
+)
+def test_charges_are_seen_from_one_side_however_the_layer_lies(turn, normal):
+    """-1 where the former z is the side that it is seen from, and 1 where it is seen from behind."""
+    atoms = lattices.triangular((8, 8))
+    textures.skyrmion(atoms, 2.0)
+    turn = Rotation.from_rotvec(turn).as_matrix()
+    expected = -np.sign(turn[:, 2] @ normal)
+    for seed in SEEDS:
+        other = described(atoms, seed)
+        other.set_cell(other.cell.array @ turn.T)
+        other.positions[:] = other.positions @ turn.T
+        assert analysis.topological_charge(other) == pytest.approx(expected, abs=1e-9)
+        np.testing.assert_allclose(analysis.magnetic_plane(other).normal, normal, atol=1e-9)
 
 
 def test_textures_in_a_layer():

@@ -94,7 +94,6 @@ def structure_factor_at(frames: Any, q: ArrayLike, cell: ArrayLike | None = None
     atoms = structures(frames)
     wave_vectors = checked_array(q, (None, 3), "q")
     vectors = graphs.primitive_cell(atoms[0]) if cell is None else checked_array(cell, (3, 3), "cell", "Å")
-    vectors = upright_cell(vectors, atoms[0].pbc)
     tensors = []
     for frame in atoms:
         coordinates, moments = _magnetic(frame, vectors)

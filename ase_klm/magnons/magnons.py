@@ -252,12 +252,11 @@ class Magnons:
                 "its energy is not given in torch",
                 'use method="auto" or "differences"',
             )
-        whole = _whole_range(bound, self.atoms)
-        supercell = self._given or whole
+        supercell = self._given or _whole_range(bound, self.atoms)
         cache = None if self.cache is None else self.cache / f"{len(self._columns)}-{type(term).__name__}"
         options = (axes, supercell, self.delta, self.method == "differences", cache, device)
         found, forces = columns(term, reference, self.atoms, *options)
-        if bound.interaction_range is not None and all(np.array(supercell) >= whole):
+        if _holds_range(bound, self.atoms, supercell):
             found = replace(found, at_the_edge=0.0)  # all is known to be inside
         self.supercell = tuple(np.maximum(supercell, self.supercell or 1).tolist())
         self._columns.append(found)
@@ -366,11 +365,20 @@ def _whole_range(bound: BoundPotential, atoms: Atoms) -> tuple[int, int, int]:
         return (1, 1, 1)
     periods = bound.reference.cell.array[atoms.pbc]
     heights = 1 / np.linalg.norm(np.linalg.pinv(periods), axis=0)
-    shortest = np.full(len(periods), np.linalg.norm(reduced(periods)[0], axis=1).min())
+    shortest = np.full(len(periods), np.linalg.norm(reduced(periods)[0][0]))
     both = [np.floor(2 * reach / lengths + 1e-6).astype(int) + 1 for lengths in (heights, shortest)]
     sizes = np.ones(3, dtype=int)
     sizes[atoms.pbc] = min(both, key=np.prod)
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _holds_range(bound: BoundPotential, atoms: Atoms, supercell: Sequence[int]) -> bool:
+    """Whether the images of an atom in the supercell are known to be farther apart than twice the range."""
+    reach = bound.interaction_range
+    if reach is None:
+        return False
+    periods = (np.array(supercell)[:, None] * bound.reference.cell.array)[atoms.pbc]
+    return not len(periods) or bool(np.linalg.norm(reduced(periods)[0][0]) > (2 + 1e-6) * reach)
 
 
 def checked_mesh(kpts: Any, pbc: np.ndarray) -> tuple[int, ...]:

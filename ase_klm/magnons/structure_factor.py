@@ -130,8 +130,8 @@ def structure_factor(
         takes and returns shape (n_q,), or one of these for each chemical symbol. Default 1.
     cell : array_like, optional
         Lattice vectors that q refers to, Å, shape (3, 3), such as the chemical cell of an antiferromagnet. Default:
-        the cell of `magnons.atoms`, as for ``magnons.frequencies(q)``; give one for q along a direction without vector.
-        Vectors along open directions count by their parts across the periodic ones.
+        the cell of `magnons.atoms`, as for ``magnons.frequencies(q)``, with open vectors put upright; give one for q
+        along a direction without vector.
 
     Returns
     -------
@@ -172,7 +172,7 @@ def mode_intensities(
     wave_vectors = checked_array(np.atleast_2d(np.asarray(q, dtype=object)), (None, 3), "q")
     thermal = float(thermal_energies(temperature_K, kT, 1)[0])
     own = upright_cell(graphs.with_complete_cell(magnons.atoms).cell, magnons.atoms.pbc)
-    vectors = own if cell is None else upright_cell(_checked_cell(cell), magnons.atoms.pbc)
+    vectors = own if cell is None else _checked_cell(cell)
     points = wave_vectors @ (own @ np.linalg.inv(vectors)).T
     lengths = np.linalg.norm(wave_vectors @ np.linalg.inv(vectors).T, axis=1) * 2 * np.pi
     sites = magnons.form.sites
