@@ -100,9 +100,8 @@ class LLGDynamics(Run):
 
     A step in which a spin turns by more than 0.7 rad gets a warning with a value that fits. What turns it is the
     fastest magnon, the noise, or the field at that moment. The run looks at the start, at steps 64, 256, 1024..., and
-    at each line of its log or frame. In bcc iron at 800 K the fastest magnon turns a spin by 0.43 rad in 1 fs. With
-    "sib" the spins are then within 1 % of the temperature of the bath, with "heun" 5 % below it
-    (`benchmarks/thermostat.py`).
+    at each line of its log or frame. In bcc iron the fastest magnon turns a spin by 0.43 rad in 1 fs. At 700 K the
+    spins are then 1 % too hot with "sib", and 6 % too cold with "heun" (`benchmarks/thermostat.py`).
     """
 
     restart_kind = RestartState

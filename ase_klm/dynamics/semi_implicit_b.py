@@ -30,7 +30,7 @@ class SemiImplicitB:
     - Each half of the step has a noise of its own, by which spins turn before and after they turn in the field. The
       predictor makes the first half of it, so that spins are spread at the midpoint as they are at that time. With one
       noise for the whole step, as in the paper, they are spread by half of that, and the bath is too cold: bcc iron at
-      800 K and 2 fs has 744 K, and here 805 K (`benchmarks/thermostat.py`).
+      700 K and 2 fs has 652 K, and here 713 K (`benchmarks/thermostat.py`).
 
     The potential sees midpoints of full length abs(m): networks know no others, and energies of directions would see
     1/abs(m) in their fields grow. Handing over (m + m')/2 itself, as in the paper, changes the drift by less than
