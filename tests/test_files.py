@@ -145,7 +145,8 @@ WRITERS = {
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(name, room, tmp_path):
     path = tmp_path / name
     path.write_text("old")
-    with disk_with_room_for(room), pytest.raises(KLMError, match=rf"(?s){name} cannot be written.*(File too large|disk I/O error)"):
+    told = rf"(?s){name} cannot be written.*(File too large|disk I/O error)"
+    with disk_with_room_for(room), pytest.raises(KLMError, match=told):
         WRITERS[name](path)
     assert contents(tmp_path) == {name: b"old"}
     WRITERS[name](path)

@@ -14,6 +14,7 @@
 Wave vectors fit the cell, and each that does is equally likely.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -111,7 +112,10 @@ def quench(atoms: Atoms, calc: Calculator, plan: Quench, generator: np.random.Ge
         timestep = float(0.25 / fastest) if fastest > 1e-6 else 1.0
     dynamics = LLGDynamics(atoms, timestep=timestep, damping=plan.damping, gamma=1.0, progress=False)
     for _ in range(plan.snapshots):
-        dynamics.run(plan.spacing)
+        with warnings.catch_warnings():
+            if plan.timestep is None:  # a quench has to go downhill only
+                warnings.filterwarnings("ignore", message="the time step of")
+            dynamics.run(plan.spacing)
         yield atoms
 
 
