@@ -49,7 +49,7 @@ def is_stale(atoms: Atoms) -> bool:
 
 
 def checked(structures: Sequence[Atoms], what: str) -> list[Atoms]:
-    """The structures, with labels under other names moved to ours (then a copy).
+    """Copies of the structures, with labels under other names moved to ours and their calculators as they are.
 
     Parameters
     ----------
@@ -92,7 +92,8 @@ def _in_our_names(atoms: Atoms, number: int, what: str) -> Atoms:
         return bare
     copy = atoms.copy()
     copy.calc = atoms.calc
-    return copy if aliases.resolve_frame(copy, number, what) else atoms
+    aliases.resolve_frame(copy, number, what)
+    return copy
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
