@@ -18,7 +18,7 @@ from torch import nn
 
 from ase_klm import KLMError, MagNetCalculator, data, get_magnetic_forces, plot, set_moments
 from ase_klm.cli import main
-from ase_klm.cli.train import trainer_from
+from ase_klm.cli.trainings import trainer_from
 from ase_klm.data import Frame
 from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork

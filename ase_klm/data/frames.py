@@ -31,6 +31,7 @@ from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from ase_klm.data import labels, readers, sets
 from ase_klm.data.about import TRANSVERSE, About
+from ase_klm.data.readers import ase_database
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import get_moments
 from ase_klm.validate import Array, checked_array, checked_atoms
@@ -120,7 +121,7 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
     Parameters
     ----------
     path : str or Path
-        Ends in ``.traj``, ``.extxyz`` or ``.npz``; an existing file is replaced.
+        Ends in ``.traj``, ``.extxyz`` or ``.npz``, or in ``.db`` for ASE's database; an existing file is replaced.
     frames : Atoms, Frame, or several
         Results that belong to an older state of the atoms are left out, with a `KLMWarning`. In ``.npz`` all share
         their species.
@@ -139,6 +140,9 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
     structures = labels.checked(given, str(file))
     if file.suffix == ".npz":
         sets.save(file, structures, [labels.at_hand(atoms) for atoms in structures])
+        return
+    if file.suffix == ".db":
+        ase_database.save(file, structures, [_results_at_hand(atoms) for atoms in structures])
         return
     with FrameWriter(file) as writer:
         for atoms in structures:
@@ -329,7 +333,7 @@ def checked_path(path: Any) -> Path:
 
 
 def checked_frames_path(
-    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] | None = (*ONE_BY_ONE, ".npz")
+    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] | None = (*ONE_BY_ONE, ".npz", ".db")
 ) -> Path:
     """The name of a file of frames as a `Path`.
 
@@ -341,7 +345,8 @@ def checked_frames_path(
     file = checked_path(path)
     if endings is not None and file.suffix not in endings:
         raise KLMError(
-            f"{path} is neither a .traj nor an .extxyz file" + (" nor an .npz data set" if ".npz" in endings else ""),
+            f"{path} is neither a .traj nor an .extxyz file"
+            + (" nor an .npz data set nor a .db database" if ".npz" in endings else ""),
             "the ending of the name says how frames are stored",
             "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)"
             + ("" if file.suffix != ".npz" else "; an .npz data set is written in one go, by data.write"),

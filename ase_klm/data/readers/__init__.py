@@ -10,15 +10,16 @@ from typing import Any
 
 from ase import Atoms
 
+from ase_klm.choices import OWN_FORMATS
 from ase_klm.data.about import About
-from ase_klm.data.readers import abacus, deepmd, vasp5_deltaspin, vasp6_deltaspin, vasp_constrained
+from ase_klm.data.readers import abacus, ase_database, deepmd, vasp5_deltaspin, vasp6_deltaspin, vasp_constrained
 from ase_klm.data.readers.blocks import COMPRESSED, companion, read_text
 from ase_klm.errors import KLMError
 
 FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (deepmd, vasp6_deltaspin, vasp5_deltaspin, vasp_constrained, abacus)
+    module.NAME: module for module in (deepmd, vasp6_deltaspin, vasp5_deltaspin, vasp_constrained, abacus, ase_database)
 }
-OWN = {".npz": "npz", ".traj": "traj", ".extxyz": "extxyz", ".xyz": "extxyz"}
+OWN = OWN_FORMATS
 """Formats that `ase_klm.data.frames` reads itself, by the ending of the name."""
 
 BY_ASE = "ase"
