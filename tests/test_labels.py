@@ -11,6 +11,7 @@ from test_bad_input import quick
 from test_readers import output
 
 from ase_klm import KLMError, KLMWarning, data, get_moments, lattices, set_moments, textures
+from ase_klm.analysis import trajectories
 from ase_klm.calculators import ExchangeCalculator
 from ase_klm.data.readers import aliases
 
@@ -192,6 +193,15 @@ def test_every_other_name_of_forces(own, name, where):
         assert getattr(data.Frame(atoms), own) == pytest.approx(FIELDS, abs=1e-5)
         assert data.Frame(atoms).energy == -8.0
         assert name not in atoms.arrays | atoms.info
+
+
+@pytest.mark.parametrize("name", OF_ASE)
+def test_moments_of_a_trajectory_of_dft(tmp_path, name):
+    """Molecular dynamics by ASE: one guess throughout, and moments that were found at every step."""
+    found = [FOUND * (1 + 0.1 * step) for step in range(4)]
+    ase.io.write(tmp_path / name, [iron(GUESS, energy=-8.0, magmoms=moments) for moments in found])
+    ((moments, _),) = trajectories.MomentSeries(tmp_path / name).chunks()
+    assert moments == pytest.approx(np.array(found), abs=1e-7)
 
 
 # Present and other states --------------------------------------------------------------------------------------------

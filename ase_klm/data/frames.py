@@ -142,7 +142,7 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
         sets.save(file, structures, [labels.at_hand(atoms) for atoms in structures])
         return
     if file.suffix == ".db":
-        ase_database.save(file, structures, [_results_at_hand(atoms) for atoms in structures])
+        ase_database.save(file, structures, [labels.at_hand(atoms) for atoms in structures])
         return
     with FrameWriter(file) as writer:
         for atoms in structures:
