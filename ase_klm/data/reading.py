@@ -61,6 +61,8 @@ def read(
         name, file = (format, file) if format is not None else readers.recognise(file)
         if name == readers.BY_ASE:
             structures, about = _own(file, name)
+        elif name == readers.ase_database.NAME:
+            structures, about = _in_our_names(readers.read(name, file)[0], name, file)
         else:
             structures, about = readers.read(name, file, structure)
             for atoms in structures:
@@ -79,7 +81,11 @@ def _own(file: Path, name: str | None) -> tuple[list[Atoms], About]:
     kind = name or readers.OWN[file.suffix]
     if kind == "npz":
         return sets.load(file), About(kind, str(file))
-    structures = list(images(file, kind))
+    return _in_our_names(list(images(file, kind)), kind, file)
+
+
+def _in_our_names(structures: list[Atoms], kind: str, file: Path) -> tuple[list[Atoms], About]:
+    """The same structures, with labels that had other names in their places, and what these were."""
     used: dict[str, str] = {}
     for number, atoms in enumerate(structures):
         found = aliases.resolve_frame(atoms, number, file)
@@ -91,7 +97,7 @@ def _own(file: Path, name: str | None) -> tuple[list[Atoms], About]:
     moments = f"column {used['moments']}, μB" if "moments" in used else ""
     fields = f"column {used['magnetic forces']}, taken as -∂E/∂m in eV/μB" if "magnetic forces" in used else ""
     notes = tuple(f"{name} from {used[name]}" for name in ("energy", "forces") if name in used)
-    if kind == readers.BY_ASE:
+    if kind in (readers.BY_ASE, readers.ase_database.NAME):
         notes += ("read by ASE, which does not say whether calculations converged",)
     return structures, About(kind, str(file), moments, fields, notes=notes)
 

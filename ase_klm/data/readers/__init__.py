@@ -23,8 +23,7 @@ OWN = OWN_FORMATS
 """Formats that `ase_klm.data.frames` reads itself, by the ending of the name."""
 
 BY_ASE = "ase"
-"""Format of files that ASE reads, whose labels may have any of the names in `aliases`."""
-_ENDINGS_BY_ASE = (".json", ".db", ".xml")
+"""Format of files that ASE reads, whose labels may have any of the names in `aliases`; a vasprun.xml, say."""
 
 _IN_FOLDERS = ("OUTCAR", "OSZICAR", "running_scf.log", "OUT.*/running_scf.log", "*.log", "*.txt")
 """Each may be compressed as well."""
@@ -41,7 +40,7 @@ def recognise(path: Path) -> tuple[str, Path]:
     """
     if path.is_file() and path.suffix in OWN:
         return OWN[path.suffix], path
-    if path.is_file() and path.suffix in _ENDINGS_BY_ASE:
+    if path.is_file() and path.suffix == ".xml":
         return BY_ASE, path
     if path.is_dir():
         if deepmd.recognises_folder(path):
