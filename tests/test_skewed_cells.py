@@ -414,7 +414,7 @@ def test_charges_are_seen_from_one_side_however_the_layer_lies(turn, normal):
 
 def test_textures_in_a_layer():
     atoms = lattices.triangular((12, 12))
-    upright = lattices.triangular((6, 6))
+    upright = lattices.triangular()
     upright.rotate(30, "z", rotate_cell=True)  # two bonds are equally close to x
     waves, turned = textures.triangular_wave_vectors(atoms), textures.triangular_wave_vectors(upright)
     np.testing.assert_allclose(turned[0], np.pi / 3 * np.array((np.sqrt(0.75), 0.5, 0)), atol=1e-9)
