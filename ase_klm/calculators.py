@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
+from ase_klm.plausibility import doubts_about_structure, tell
 from ase_klm.potentials.atomistic import Atomistic
-from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, doubts_of, same
 from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
 from ase_klm.potentials.functions_of_distance import DistanceFunction
@@ -61,6 +63,7 @@ class SpinCalculator(Calculator):
             )
         self.device = str(checked_device(device))
         self._bonded: Atoms | None = None
+        self._told: set[str] = set()
         self.potential = potential
 
     @property
@@ -72,6 +75,7 @@ class SpinCalculator(Calculator):
     def potential(self, potential: Potential) -> None:
         self._potential = potential
         self._bound: BoundPotential | None = None
+        self._doubted: Atoms | None = None  # the structure on which potential and structure were looked at
         self.reset()
 
     def reference(self, atoms: Atoms) -> Atoms:
@@ -84,6 +88,9 @@ class SpinCalculator(Calculator):
             self._bonded, self._bound = atoms.copy(), None
         reference = self._bonded.copy()
         set_moments(reference, get_moments(atoms))
+        if self._doubted is not self._bonded:
+            self._doubted = self._bonded
+            tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self._told)
         return reference
 
     def bound(self, atoms: Atoms) -> BoundPotential:

@@ -30,7 +30,9 @@ from ase_klm.data.configurations import KINDS, Quench, configure, quench, unknow
 from ase_klm.data.frames import Frame, checked_frames_path, write
 from ase_klm.data.reading import read
 from ase_klm.errors import KLMError
+from ase_klm.memory import require_memory
 from ase_klm.moments import get_magnetic_forces, get_moments, is_magnetic, set_moments
+from ase_klm.potentials.kondo import BoundKondo
 from ase_klm.validate import checked_atoms, checked_number
 
 FORMAT = "ase_klm sampling 1"
@@ -102,7 +104,7 @@ def sample(
         "hopping": hopping, "J": J, "filling": filling, "mu": mu, "temperature": temperature, "kpts": kpts,
         "solver": solver, "dtype": dtype, "device": device,
     }  # fmt: skip
-    hamiltonian = _checked_hamiltonian(settings, lattice)
+    hamiltonian = _checked_hamiltonian(settings, lattice, workers)
     recipe = {
         "format": FORMAT,
         "lattice": _fingerprint(lattice),
@@ -278,7 +280,7 @@ def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:
     return False
 
 
-def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms) -> dict[str, Any]:
+def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int) -> dict[str, Any]:
     """The Hamiltonian's parameters as JSON, after everything that needs no diagonalisation has been checked."""
     if not isinstance(settings["hopping"], Mapping):
         raise KLMError(
@@ -290,7 +292,14 @@ def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms) -> dict[str, 
     calc = KondoEDCalculator(**settings)
     trial = lattice.copy()
     configure(trial, "random", np.random.default_rng(0))
-    calc.bound(trial)
+    kondo: BoundKondo = calc.bound(trial).terms[0]  # type: ignore[attr-defined]
+    if workers > 1:
+        require_memory(
+            workers * kondo.memory_needed,
+            f"exact diagonalisation of {len(trial)} sites in {workers} processes at once",
+            "use fewer workers: each needs its own memory",
+            calc.device,
+        )
     return {
         "kind": "kondo",
         "hopping": {str(int(shell)): float(t) for shell, t in sorted(settings["hopping"].items())},

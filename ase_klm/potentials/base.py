@@ -9,7 +9,7 @@ such as a field broadcast over them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.plausibility import Doubt
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.validate import checked_array, checked_atoms
 
@@ -73,6 +74,21 @@ class Potential(ABC):
     @abstractmethod
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
+
+    @property
+    def force_scale(self) -> float:
+        """About the largest magnetic force that this term gives, eV/μB, by its parameters; 0 where it is not known."""
+        return 0.0
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        """What looks like another unit, or like a mistake, on this structure; see `plausibility`.
+
+        Parameters
+        ----------
+        force_scale : float
+            That of all terms together.
+        """
+        return iter(())
 
     def __add__(self, other: "Potential") -> "Potential":
         if not isinstance(other, Potential):
@@ -225,6 +241,14 @@ class Sum(Potential):
 
     terms: tuple[Potential, ...]
 
+    @property
+    def force_scale(self) -> float:
+        return sum(term.force_scale for term in self.terms)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        for term in self.terms:
+            yield from term.doubts(atoms, force_scale)
+
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
 
@@ -367,6 +391,11 @@ def checked_device(device: str) -> torch.device:
 def terms_of(potential: Potential) -> tuple[Potential, ...]:
     """The terms of a sum, or the potential itself."""
     return potential.terms if isinstance(potential, Sum) else (potential,)
+
+
+def doubts_of(potential: Potential, atoms: Atoms) -> Iterator[Doubt]:
+    """All doubts of a potential, a sum or not, about itself on a structure."""
+    return potential.doubts(atoms, potential.force_scale)
 
 
 def _check_replicas(replicas: list[Atoms]) -> None:

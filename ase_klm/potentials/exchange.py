@@ -6,7 +6,7 @@ All in eV, every bond once, so that M > 0 is antiferromagnetic. The matrices do 
 
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, neighbour_shells
 from ase_klm.moments import is_magnetic
+from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_array, over_moments
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
@@ -26,6 +27,9 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.validate import checked_array, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
+
+NEIGHBOURS = 12
+"""Of an atom in a dense lattice: their exchange adds up to the field on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,23 @@ class Exchange(Potential):
             object.__setattr__(self, "onsite", frozen_array(self.onsite, "onsite", "eV"))
         if self.site_fields is not None:
             object.__setattr__(self, "site_fields", frozen_array(self.site_fields, "site_fields", "eV"))
+
+    @property
+    def force_scale(self) -> float:
+        listed = [matrix for *_, matrix in self.bonds or ()]
+        shells = [value for value in (self.shells or {}).values() if not callable(value)]
+        return NEIGHBOURS * max((float(np.abs(matrix).max()) for matrix in listed + shells), default=0.0)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        for shell, value in (self.shells or {}).items():
+            if not callable(value):
+                yield from doubts_about("exchange", value, f"exchange of shell {shell}")
+        for i, j, cell, matrix in self.bonds or ():
+            yield from doubts_about("exchange", matrix, f"exchange of bond ({i}, {j}, {cell})")
+        if self.onsite is not None:
+            yield from doubts_about("anisotropy", self.onsite, "on-site term")
+        if self.site_fields is not None:
+            yield from doubts_about("site field", self.site_fields, limit=3 * force_scale)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchange":
         return BoundExchange(self, atoms, device)

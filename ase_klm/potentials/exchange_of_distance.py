@@ -4,7 +4,7 @@ With unit vectors e = m/abs(m), so that magnetic forces are transverse. Atomic f
 the coupled dynamics of spins and atoms need: J. Tranchida et al., J. Comput. Phys. 372, 406 (2018), arXiv:1801.10233.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
 from ase_klm.moments import is_magnetic
+from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import Evaluation, Potential, Structures
 from ase_klm.potentials.bilinear import BoundBilinear, unit_vectors
 from ase_klm.potentials.bond_terms import BondTerm, Others
@@ -61,6 +62,19 @@ class ExchangeOfDistance(Potential):
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         check_pair_function(self.function, self.cutoff, self.skin)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        magnetic = atoms[is_magnetic(atoms)]
+        nearest = nearest_neighbours(magnetic) if len(magnetic) else None
+        if nearest is None:
+            return
+        r = torch.tensor([float(np.median(nearest[2]))], dtype=torch.float64)
+        for terms in ((self.function,), *(self.shells or {}).values()):
+            for term in terms:
+                if isinstance(term, DistanceFunction):
+                    yield from doubts_about("exchange", term(r).detach(), f"exchange at {float(r):.3g} Å")
+        if self.cutoff is not None:
+            yield from doubts_about_cutoff(self.cutoff, nearest[2].min())
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
