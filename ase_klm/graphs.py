@@ -117,8 +117,10 @@ def bonds_within(atoms: Atoms, cutoff: float) -> Bonds:
     require_memory(
         BYTES_A_BOND * expected,
         f"the list of some {expected:.2g} bonds up to {cutoff:.4g} Å between {len(atoms)} atoms",
-        lambda share: f"a cutoff (Å) shorter by a factor of {share ** (-1 / 3):.2g}, or a smaller structure, fits; "
-        f"a bond takes {BYTES_A_BOND} bytes",
+        lambda share: (
+            f"a cutoff (Å) shorter by a factor of {share ** (-1 / 3):.2g}, or a smaller structure, fits; "
+            f"a bond takes {BYTES_A_BOND} bytes"
+        ),
     )
     i, j, vectors, cells = neighbour_list("ijDS", completed, float(cutoff))
     # (i, j, R) and (j, i, -R) are the same bond: keep i < j, and for i = j the R whose first non-zero entry is positive

@@ -24,6 +24,9 @@ MU_B = 9.2740100783e-24
 MERGED = 0.3
 """Atoms nearer than this fraction of the median distance of neighbours stand in one place."""
 
+PAIRED = 0.02
+"""The same for the median distance of second neighbours, where many atoms stand in pairs."""
+
 INTENDED = 'if it is meant so, silence this by warnings.filterwarnings("ignore", category=KLMWarning)'
 
 
@@ -58,7 +61,7 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    "electronic temperature": Rule("eV", 0, 0.5, "kT beyond the band empties and fills all levels alike", "K", units.KB),
+    "electronic temperature": Rule("eV", 0, 0.5, "kT beyond the band fills all levels alike", "K", units.KB),
     "hopping": Rule("eV", 0, 100, "bands of solids are some eV wide", "meV", 1e-3),
     "Kondo coupling": Rule("eV", 0, 100, "couplings in solids are some eV", "meV", 1e-3),
     "chemical potential": Rule("eV", 0, 50, "it lies far outside of the bands", "meV", 1e-3),
@@ -128,8 +131,9 @@ def doubts_about_structure(atoms: Atoms) -> Iterator[Doubt]:
     nearest = nearest_neighbours(atoms)
     if nearest is None:
         return
-    i, j, distances = nearest
+    i, j, distances, second = nearest
     first, typical = int(distances.argmin()), float(np.median(distances))
+    further = float(np.median(second)) if np.isfinite(second).all() else 0.0
     extent = max(np.ptp(atoms.positions, axis=0).max(), *atoms.cell.lengths())
     if extent < 1e-6:
         yield Doubt(
@@ -137,12 +141,12 @@ def doubts_about_structure(atoms: Atoms) -> Iterator[Doubt]:
             "atoms are some Å apart",
             "if positions and cell are in metres, multiply them by 1e10",
         )
-    elif distances[first] < MERGED * typical or distances[first] < 1e-3:
+    elif distances[first] < max(MERGED * typical, PAIRED * further, 1e-3):
         pair = f"atoms {i[first]} and {j[first]}" if i[first] != j[first] else f"atom {i[first]} and its image"
         yield Doubt(
             f"{pair} are {distances[first]:.3g} Å apart",
-            f"half of all atoms have their neighbour at {typical:.4g} Å or farther: these two stand in one place, and "
-            "there are bonds to both",
+            f"other neighbours are {max(typical, further):.4g} Å apart: these two stand in one place, and others "
+            "have bonds to both",
             "remove one (ase.geometry.get_duplicate_atoms finds all), or look at the cell: an atom on its face stands "
             "once, not on both faces",
         )
@@ -150,10 +154,20 @@ def doubts_about_structure(atoms: Atoms) -> Iterator[Doubt]:
         yield from doubts_about("distance of neighbours", [typical])
 
 
-def nearest_neighbours(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]] | None:
-    """The nearest atom, or image, of each atom: i, j and their distance (Å); None for a single atom without images.
+class Nearest(NamedTuple):
+    """The nearest atom j, or image, of each atom i, with its distance and that of the next one (Å)."""
 
-    It is exact up to the shortest height of the cell, which is enough to tell what is too near.
+    i: NDArray[np.int64]
+    j: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    next_distance: NDArray[np.float64]
+
+
+def nearest_neighbours(atoms: Atoms) -> Nearest | None:
+    """Of each atom; None for a single atom without images.
+
+    It is exact for atoms nearer than most, which is enough to tell what is too near; next ones beyond the faces of the
+    cell may be missed, and are infinite without any.
     """
     complete = with_complete_cell(atoms).copy()
     complete.wrap()
@@ -169,11 +183,11 @@ def nearest_neighbours(atoms: Atoms) -> tuple[NDArray[np.int64], NDArray[np.int6
         number = np.concatenate([number, number[near]])
     if len(positions) < 2:
         return None
-    distance, partner = cKDTree(positions).query(positions, k=2)
+    distance, partner = cKDTree(positions).query(positions, k=3)
     other = np.where(partner[:, 0] == np.arange(len(positions)), partner[:, 1], partner[:, 0])
     order = np.lexsort((distance[:, 1], number))
-    order = order[np.concatenate([[True], np.diff(number[order]) > 0])]
-    return number[order], number[other[order]], distance[order, 1]
+    order = order[np.concatenate([[True], np.diff(number[order]) > 0])]  # of an atom and its images the nearest
+    return Nearest(number[order], number[other[order]], distance[order, 1], distance[order, 2])
 
 
 def _reach(positions: NDArray[np.float64], heights: Sequence[float]) -> float:

@@ -56,7 +56,7 @@ def memory_needed(n_kpoints: int, n_sites: int, dtype: torch.dtype) -> float:
     come a few temporary arrays of `AT_ONCE` numbers.
     """
     one = 4.0 * n_sites**2 * torch.empty((), dtype=dtype).element_size()
-    return (5 * n_kpoints + 2) * one + 6 * 16 * (3.0 * n_sites) ** 2 + 3 * 16 * AT_ONCE
+    return (5 * n_kpoints + 2) * one + 6 * 16 * (3.0 * n_sites) ** 2 + 24 * AT_ONCE
 
 
 class SpinResponse:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import Bonds, neighbour_shells
+from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_array, over_moments
@@ -27,6 +28,9 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.validate import checked_array, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
+
+BYTES_A_BOND = 1200
+"""While the sparse quadratic form is built: 18 numbers with row and column, sorted, and the matrices."""
 
 NEIGHBOURS = 12
 """Of an atom in a dense lattice: their exchange adds up to the field on it."""
@@ -134,6 +138,12 @@ class BoundExchange(BoundBilinear):
             own = sites, sites, np.zeros((self.n_atoms, 3), int), onsite
             bonds = tuple(np.concatenate(columns) for columns in zip(bonds, own, strict=True))  # type: ignore[assignment]
         i, j, _, matrices = bonds
+        require_memory(
+            BYTES_A_BOND * len(i),
+            f"exchange along {len(i)} bonds",
+            "a smaller structure, fewer shells, or functions of distance (shells={1: potentials.Exponential(...)}), "
+            "which keep numbers instead of matrices, fit",
+        )
         self._i, self._j, self._cells, self._matrices = map(self.tensor, bonds)
         rows, columns = np.concatenate([i, j]), np.concatenate([j, i])
         blocks = np.concatenate([matrices, matrices.transpose(0, 2, 1)])

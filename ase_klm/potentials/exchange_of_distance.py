@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import Evaluation, Potential, Structures
@@ -26,6 +27,9 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pai
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
+
+BYTES_A_BOND = 600
+"""Ends, vectors, values, slopes and their products of one evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +72,13 @@ class ExchangeOfDistance(Potential):
         nearest = nearest_neighbours(magnetic) if len(magnetic) else None
         if nearest is None:
             return
-        r = torch.tensor([float(np.median(nearest[2]))], dtype=torch.float64)
+        r = torch.tensor([float(np.median(nearest.distance))], dtype=torch.float64)
         for terms in ((self.function,), *(self.shells or {}).values()):
             for term in terms:
                 if isinstance(term, DistanceFunction):
                     yield from doubts_about("exchange", term(r).detach(), f"exchange at {float(r):.3g} Å")
         if self.cutoff is not None:
-            yield from doubts_about_cutoff(self.cutoff, nearest[2].min())
+            yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -153,6 +157,11 @@ class BoundExchangeOfDistance(BoundBilinear):
         start, end, cells = (np.concatenate(column) for column in zip(*edges, strict=True))
         self._edges = Edges(start, end, cells, like=self.positions)
         sizes = [len(group.i) for group in members]
+        require_memory(
+            BYTES_A_BOND * sum(sizes),
+            f"exchange along {sum(sizes)} bonds",
+            "use a shorter cutoff, or a smaller structure",
+        )
         self._slices = [slice(sum(sizes[:g]), sum(sizes[: g + 1])) for g in range(len(sizes))]
         self._bonds = slice(0, sum(sizes))
         self._i, self._j = self._edges.start[self._bonds], self._edges.end[self._bonds]

@@ -17,7 +17,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.electrons import diagonalisation, response
-from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise
+from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise, seconds_needed
 from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, spin_density
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.electrons.response import SpinResponse
@@ -149,7 +149,7 @@ class Kondo(Potential):
     def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
         nearest = nearest_neighbours(atoms)
         if callable(self.hopping):
-            r = torch.tensor([np.inf if nearest is None else float(np.median(nearest[2]))], dtype=torch.float64)
+            r = torch.tensor([np.inf if nearest is None else float(np.median(nearest.distance))], dtype=torch.float64)
             hopping = float(torch.as_tensor(self.hopping(r)).detach().abs().max())
         else:
             hopping = max(abs(t) for t in self.hopping.values())
@@ -160,7 +160,7 @@ class Kondo(Potential):
         if self.mu is not None:
             yield from doubts_about("chemical potential", self.mu, "mu", limit=50 * largest)
         if self.cutoff is not None and nearest is not None:
-            yield from doubts_about_cutoff(self.cutoff, nearest[2].min())
+            yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
         yield from self._doubts_about_filling(len(atoms))
 
     def _doubts_about_filling(self, n_sites: int) -> Iterator[Doubt]:
@@ -236,7 +236,7 @@ class BoundKondo(BoundPotential):
 
         purpose = f"exact diagonalisation of {matrices} ({self.n_atoms} sites, two states each)"
         require_memory(self.memory_needed, purpose, fitting, self.device)
-        seconds = diagonalisation.seconds_needed(n, order, DTYPES[self.kondo.dtype])
+        seconds = seconds_needed(n, order, DTYPES[self.kondo.dtype])
         if self.device.type == "cpu" and seconds > LONG:
             warn(
                 f"one evaluation will take about {_duration(seconds)}",

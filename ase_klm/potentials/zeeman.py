@@ -32,7 +32,9 @@ class Zeeman(Potential):
 
     def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
         # twice its exchange field saturates an antiferromagnet; a field without other terms may have any unit
-        yield from doubts_about("field", np.linalg.norm(np.atleast_1d(self.field), axis=-1), limit=3 * (force_scale or 1.0))
+        yield from doubts_about(
+            "field", np.linalg.norm(np.atleast_1d(self.field), axis=-1), limit=3 * (force_scale or 1.0)
+        )
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundZeeman":
         return BoundZeeman(self, atoms, device)
