@@ -279,7 +279,15 @@ class KondoEDCalculator(_ParametrisedCalculator):
         if structure is None:
             raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
         if not isinstance(path, BandPath):
-            path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
+            try:
+                path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
+            except (KeyError, ValueError, TypeError) as error:
+                known = structure.cell.bandpath(npoints=0, pbc=structure.pbc).special_points
+                raise KLMError(
+                    f"path = {path!r} with npoints = {npoints!r} cannot be used",
+                    f"ASE: {type(error).__name__} {error}",
+                    f"name special points of this cell, {', '.join(known)}, e.g. path={''.join(sorted(known)[:2])!r}",
+                ) from None
         kondo: BoundKondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
         state = BoundPotential(structure, self.device)
         energies = kondo.levels(path.kpts, state.moments, state.positions, state.cell)

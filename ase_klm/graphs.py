@@ -183,19 +183,7 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
     KLMError
         When a number is not a positive integer, or the structure has no such shell.
     """
-    try:
-        wanted = sorted(set(shells))
-    except TypeError:
-        raise KLMError(
-            f"shells = {shells!r} are not shell numbers", "integers counted from 1 are needed", "for instance [1, 3]"
-        ) from None
-    for shell in wanted:
-        if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
-            raise KLMError(
-                f"{shell!r} is not a shell number",
-                "shells are counted 1, 2, 3... by increasing distance",
-                "use integers from 1, e.g. {1: 1.0, 3: -0.85}",
-            )
+    wanted = checked_shells(shells)
     if among is not None and not among.all():
         chosen = np.flatnonzero(among)
         bonds = neighbour_shells(atoms[chosen], wanted)
@@ -218,6 +206,30 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
                 "ask for a lower shell, or check pbc",
             )
         cutoff *= 1.5
+
+
+def checked_shells(shells: Iterable[int]) -> list[int]:
+    """The numbers of neighbour shells, ascending.
+
+    Raises
+    ------
+    KLMError
+        When one is not a positive integer.
+    """
+    try:
+        wanted = set(shells)
+    except TypeError:
+        raise KLMError(
+            f"shells = {shells!r} are not shell numbers", "integers counted from 1 are needed", "for instance [1, 3]"
+        ) from None
+    for shell in wanted:
+        if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
+            raise KLMError(
+                f"{shell!r} is not a shell number",
+                "shells are counted 1, 2, 3... by increasing distance",
+                "use integers from 1, e.g. {1: 1.0, 3: -0.85}",
+            )
+    return sorted(wanted)
 
 
 def _first_cutoff(atoms: Atoms) -> float:

@@ -95,7 +95,7 @@ def test_estimates_agree_with_what_is_used():
 @pytest.fixture
 def little(monkeypatch):
     """A machine with 150 MB left."""
-    monkeypatch.setattr(memory, "available_memory", lambda device="cpu": 1.5e8)
+    monkeypatch.setattr(memory, "available_memory", lambda _="cpu": 1.5e8)
 
 
 @pytest.mark.parametrize("size", [300, 1000])
@@ -151,7 +151,7 @@ def test_long_diagonalisations_are_announced(monkeypatch):
     assert seconds_needed(3, 200, torch.complex64) == pytest.approx(1.5 * seconds_needed(1, 200, torch.complex128))
     atoms = lattices.square((4, 4))
     textures.random(atoms, seed=1)
-    monkeypatch.setattr(kondo, "seconds_needed", lambda *args: 9000.0)
+    monkeypatch.setattr(kondo, "seconds_needed", lambda *_: 9000.0)
     with pytest.warns(KLMWarning, match=r"about 2 hours") as caught:
         KondoEDCalculator(**SQUARE).bound(atoms)
     assert caught[0].filename == __file__

@@ -1,6 +1,7 @@
 """Numbers in another unit are doubted, with the value and what was probably meant; legitimate ones are not."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,7 +230,7 @@ def test_a_calculator_tells_once_and_where():
     texts, caught = recorded(use)
     assert texts == ["the exchange of shell 1 of 10 eV is implausible"]
     assert caught[0].filename == __file__
-    assert "get_potential_energy" in open(__file__).read().splitlines()[caught[0].lineno - 1]
+    assert "get_potential_energy" in Path(__file__).read_text().splitlines()[caught[0].lineno - 1]
     texts, _ = recorded(lambda: (calc.set(shells={1: 20.0}), atoms.get_potential_energy()))
     assert texts == ["the exchange of shell 1 of 20 eV is implausible"]
 

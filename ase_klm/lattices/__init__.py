@@ -141,7 +141,7 @@ def _build(vectors: ArrayLike, basis: ArrayLike, size: int | tuple[int, ...], a:
             f"it needs {dimension} positive integers, the number of cells along each lattice vector",
             f"for instance size={(12,) * dimension!r}",
         )
-    n_sites = min(len(np.asarray(basis)) * math.prod(map(int, sizes)), 10**18)
+    n_sites = min(len(np.asarray(basis)) * math.prod(np.array(sizes, dtype=object)), 10**18)
     require_memory(
         BYTES_A_SITE * n_sites,
         f"a lattice of {n_sites:.3g} sites",

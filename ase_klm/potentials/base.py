@@ -99,6 +99,9 @@ class Potential(ABC):
             )
         return Sum((*terms_of(self), *terms_of(other)))
 
+    def __radd__(self, other: object) -> "Potential":
+        return self if other == 0 else NotImplemented  # so that sum(potentials) works
+
 
 class BoundPotential:
     """A potential prepared for one lattice: `n_atoms` atoms, `magnetic` (N,) bool, and the tensors bound to.
@@ -343,6 +346,12 @@ def same(a: Any, b: Any) -> bool:
 
 def frozen_array(values: Any, name: str, unit: str) -> np.ndarray:
     """Read-only float64 copy of finite numbers, so that a parameter cannot change behind a calculator's back."""
+    if isinstance(values, str):
+        raise KLMError(
+            f"{name} = {values!r} is a text",
+            f"it must be numbers{f' in {unit}' if unit else ''}",
+            f"a direction is a vector, e.g. {name}=(0, 0, 1)",
+        )
     try:
         rank = np.ndim(values)
     except ValueError:

@@ -6,7 +6,7 @@ All in eV, every bond once, so that M > 0 is antiferromagnetic. The matrices do 
 
 import operator
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import Bonds, neighbour_shells
+from ase_klm.graphs import Bonds, checked_shells, neighbour_shells
 from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about
@@ -69,6 +69,7 @@ class Exchange(Potential):
             raise KLMError(
                 f"bonds = {self.bonds!r} is no sequence", "it lists bonds", "for instance [(0, 1, (0, 0, 0), 0.01)]"
             )
+        checked_shells(self.shells or {})
         shells = {shell: _shell_matrix(value, shell) for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         object.__setattr__(
@@ -225,10 +226,9 @@ def _shell_matrices(shells: Mapping[int, Any], bonds: Bonds) -> np.ndarray:
             continue
         _, first, kind = np.unique(bonds.vectors[members].round(8), axis=0, return_index=True, return_inverse=True)
         vectors = bonds.vectors[members][first]
-        name = f"exchange of shell {number} along a bond"
-        found = np.array([_matrix(value(vector), name) for vector in vectors]).reshape(-1, 3, 3)
+        found = np.array([_along(value, vector, number) for vector in vectors]).reshape(-1, 3, 3)
         for matrix, vector in zip(found, vectors, strict=True):
-            if not np.allclose(_matrix(value(-vector), name), matrix.T):
+            if not np.allclose(_along(value, -vector, number), matrix.T):
                 raise KLMError(
                     f"the exchange of shell {number} depends on which end of a bond comes first",
                     f"for r = {vector.tolist()} M(-r) is not the transpose of M(r)",
@@ -236,6 +236,19 @@ def _shell_matrices(shells: Mapping[int, Any], bonds: Bonds) -> np.ndarray:
                 )
         matrices[members] = found[kind.ravel()]
     return matrices
+
+
+def _along(function: Callable[[np.ndarray], Any], vector: np.ndarray, shell: int) -> np.ndarray:
+    """M of a function of the bond vector."""
+    try:
+        value = function(vector)
+    except Exception as error:
+        raise KLMError(
+            f"the function of shell {shell} fails on the bond vector {vector.round(4).tolist()}",
+            f"{type(error).__name__}: {error}",
+            "it takes an array of shape (3,), Å, and returns a number or a matrix (3, 3) in eV",
+        ) from error
+    return _matrix(value, f"exchange of shell {shell} along a bond")
 
 
 def _matrix(value: Any, name: str) -> np.ndarray:
@@ -254,7 +267,10 @@ def _checked_bond(bond: Any) -> tuple[int, int, tuple[int, ...], np.ndarray]:
             raise ValueError("i, j, n1, n2 and n3 must be integers")
     except (TypeError, ValueError) as error:
         raise KLMError(
-            f"{bond!r} is not a bond", str(error), "write bonds as (i, j, (n1, n2, n3), M), M in eV, (3, 3) or a number"
+            f"{bond!r} is not a bond",
+            str(error),
+            "write bonds as (i, j, (n1, n2, n3), M), M in eV, (3, 3) or a number; a Dzyaloshinskii-Moriya vector is "
+            "the antisymmetric part of M",
         ) from None
     return ends[0], ends[1], ends[2:], _matrix(matrix, f"M of bond {ends}")
 

@@ -14,7 +14,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
 from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
@@ -63,6 +63,7 @@ class ExchangeOfDistance(Potential):
                 "it assigns functions of distance to shells",
                 "for instance {1: potentials.Exponential(-0.01, r0=2.5, decay=0.4)}",
             )
+        checked_shells(self.shells or {})
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         check_pair_function(self.function, self.cutoff, self.skin)

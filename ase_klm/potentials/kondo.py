@@ -22,7 +22,7 @@ from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, sp
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.electrons.response import SpinResponse
 from ase_klm.errors import KLMError, warn
-from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
 from ase_klm.memory import require_memory
 from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
@@ -150,7 +150,8 @@ class Kondo(Potential):
         nearest = nearest_neighbours(atoms)
         if callable(self.hopping):
             r = torch.tensor([np.inf if nearest is None else float(np.median(nearest.distance))], dtype=torch.float64)
-            hopping = float(torch.as_tensor(self.hopping(r)).detach().abs().max())
+            t = _called(self.hopping, r)
+            hopping = float(t.detach().abs().max()) if isinstance(t, Tensor) else 0.0
         else:
             hopping = max(abs(t) for t in self.hopping.values())
         yield from doubts_about("hopping", hopping)
@@ -258,7 +259,7 @@ class BoundKondo(BoundPotential):
         i, j, cells = self.bonds
         vectors = positions[..., j, :] + cells.to(cell.dtype) @ cell - positions[..., i, :]
         r = torch.linalg.vector_norm(vectors, dim=-1)
-        t = self.kondo.hopping(r)
+        t = _called(self.kondo.hopping, r)
         if not isinstance(t, Tensor) or t.shape != r.shape:
             raise KLMError(
                 "the hopping function does not return one number for each distance",
@@ -372,6 +373,18 @@ class BoundKondo(BoundPotential):
         return KondoSecondDerivatives(spins, self.magnetic.cpu().numpy(), periodic, self.kondo.J)
 
 
+def _called(hopping: Callable[[Tensor], Tensor], r: Tensor) -> Any:
+    """What a user's function returns."""
+    try:
+        return hopping(r)
+    except Exception as error:
+        raise KLMError(
+            "the hopping function fails on a tensor of distances",
+            f"{type(error).__name__}: {error}",
+            "write it in torch, element by element, e.g. lambda r: torch.exp(-r); NumPy cannot be differentiated",
+        ) from error
+
+
 def _duration(seconds: float) -> str:
     for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds > 2 * unit:
@@ -395,6 +408,7 @@ def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
             "shells are counted, not cut off",
             "drop cutoff, or give hopping as a function of distance",
         )
+    checked_shells(hopping)
     for shell, value in hopping.items():
         checked_number(value, f"hopping of shell {shell!r}", "eV")
     return dict(hopping)
