@@ -464,6 +464,7 @@ def test_plot(value, tmp_path, monkeypatch):
     plt.close("all")
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 def test_functions_of_the_user_that_fail():
     """Their own error is told, with what they are given and must return."""
     for function, words in (
