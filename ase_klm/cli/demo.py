@@ -9,21 +9,17 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ase import Atoms
-from ase.build import make_supercell
-from tqdm import tqdm
-
-from ase_klm import analysis, data, lattices, plot, textures
-from ase_klm.calculators import KondoEDCalculator
-from ase_klm.data.frames import Frame
+import ase_klm  # its rooms are imported when they are used: the command line wants no more than `add_arguments`
 from ase_klm.errors import KLMError, KLMWarning
-from ase_klm.relaxation import SpinMinimizer
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 HAMILTONIAN: dict[str, Any] = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0, "mu": -3.5, "temperature": 0.003}
 FIELDS = (0.0, 0.005, 0.008)
@@ -32,29 +28,33 @@ TORQUE = 1e-5
 FAST: dict[str, Any] = {"solver": "occupied", "dtype": "float32"}  # the fastest for many small matrices on one thread
 
 
-def _helix(atoms: Atoms) -> None:
-    wave_vector = textures.triangular_wave_vectors(atoms)[0]
-    textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
+def _helix(atoms: "Atoms") -> None:
+    wave_vector = ase_klm.textures.triangular_wave_vectors(atoms)[0]
+    ase_klm.textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
+
+
+def _ferromagnet(atoms: "Atoms") -> None:
+    ase_klm.textures.uniform(atoms)  # stationary by symmetry: it stays one
 
 
 @dataclass(frozen=True)
 class Relaxed:
     """A relaxed state and its Ω/site (eV) on the dense mesh."""
 
-    atoms: Atoms
+    atoms: "Atoms"
     energy: float
 
     @property
     def skyrmions(self) -> float:
         """Skyrmions a magnetic cell, without the sign, which the model leaves free."""
-        return abs(round(analysis.topological_charge(self.atoms, per=48), 9))
+        return abs(round(ase_klm.analysis.topological_charge(self.atoms, per=48), 9))
 
 
-STARTS: dict[str, Callable[[Atoms], None]] = {
-    "n_sk = 2": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
-    "n_sk = 1": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
+STARTS: "dict[str, Callable[[Atoms], None]]" = {
+    "n_sk = 2": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
+    "n_sk = 1": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
     "helix": _helix,
-    "ferromagnet": textures.uniform,  # stationary by symmetry: it stays one
+    "ferromagnet": _ferromagnet,
 }
 
 
@@ -73,6 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Relax, print the table, write the pictures."""
+    from tqdm import tqdm
+
+    from ase_klm.processes import carried_out
+
     if options.mesh < 1 or options.jobs < 1:
         raise KLMError(
             f"--mesh {options.mesh} --jobs {options.jobs} cannot be used", "both count from 1", "leave the defaults"
@@ -85,25 +89,32 @@ def run(options: argparse.Namespace) -> None:
     states = [(name, field) for field in FIELDS for name in STARTS]
     print(f"Relaxing {len(STARTS)} states at {len(FIELDS)} fields: 48 sites, {options.mesh}×{options.mesh} k-points.")
     relaxed = {}
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"  # read by the processes as they start: one core each
-    with ProcessPoolExecutor(min(options.jobs, len(states)), get_context("spawn")) as pool:
-        tasks = {pool.submit(relax, *state, options.mesh, folder): state for state in states}
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="state"):
-            relaxed[tasks[task]] = task.result()
+    work = partial(_relaxed, mesh=options.mesh, folder=folder)
+    with closing(carried_out(work, states, options.jobs)) as finished:
+        for number, state in tqdm(finished, total=len(states), unit="state"):
+            relaxed[states[number]] = state
     lowest = {field: min(STARTS, key=lambda name: relaxed[name, field].energy) for field in FIELDS}
     print(table(relaxed, lowest))
     for path in pictures(relaxed, lowest, folder):
         print(f"wrote {path}")
 
 
+def interrupted(options: argparse.Namespace) -> str:
+    """Trajectories are written step by step, and no state goes on from them."""
+    return f"what is in {options.output} may be cut short; the same command starts anew"
+
+
+def _relaxed(state: tuple[str, float], mesh: int, folder: Path) -> Relaxed:
+    return relax(*state, mesh, folder)
+
+
 def relax(name: str, field: float, mesh: int, folder: Path) -> Relaxed:
     """One state at one field, in a process of its own; its steps go into a trajectory."""
     warnings.simplefilter("ignore", KLMWarning)  # the ferromagnet is collinear, as it should be
-    atoms = lattices.triangular_magnetic_cell()
+    atoms = ase_klm.lattices.triangular_magnetic_cell()
     STARTS[name](atoms)
-    atoms.calc = KondoEDCalculator(**HAMILTONIAN, field=(0, 0, field), kpts=(mesh, mesh, 1), **FAST)
-    SpinMinimizer(atoms, trajectory=_trajectory(folder, name, field)).run(fmax=TORQUE, steps=300)
+    atoms.calc = ase_klm.KondoEDCalculator(**HAMILTONIAN, field=(0, 0, field), kpts=(mesh, mesh, 1), **FAST)
+    ase_klm.SpinMinimizer(atoms, trajectory=_trajectory(folder, name, field)).run(fmax=TORQUE, steps=300)
     dense = 3 * mesh // 2
     atoms.calc.set(kpts=(dense, dense, 1), dtype="float64")
     energy = atoms.get_potential_energy() / len(atoms)
@@ -120,7 +131,7 @@ def table(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str]) -
             mark = "  ← lowest" if name == lowest[field] else ""
             lines.append(
                 f"{field:7.4f}  {name:12s} {state.energy:12.6f} {state.skyrmions:6.2f}"
-                f" {analysis.magnetisation(state.atoms)[2]:9.4f}{mark}"
+                f" {ase_klm.analysis.magnetisation(state.atoms)[2]:9.4f}{mark}"
             )
         lines.append("")
     for field in FIELDS:
@@ -140,8 +151,8 @@ def pictures(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str]
     ]
     with mpl.rc_context({"font.size": 9}):
         for name, draw, tiles in (
-            ("textures.png", plot.texture, (2, 3, 1)),
-            ("structure_factors.png", plot.structure_factor, (3, 6, 1)),
+            ("textures.png", ase_klm.plot.texture, (2, 3, 1)),
+            ("structure_factors.png", ase_klm.plot.structure_factor, (3, 6, 1)),
         ):
             figure = Figure(figsize=(13, 3.7), layout="constrained")
             for ax, state, title in zip(figure.subplots(1, len(winners)), winners, titles, strict=True):
@@ -166,15 +177,15 @@ def pictures(relaxed: dict[tuple[str, float], Relaxed], lowest: dict[float, str]
         left.set_ylabel("Ω/site above the lowest state (meV)")
         left.set_title("relaxed states, with their number of skyrmions a cell")
         left.legend()
-        bands = KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=120)
-        plot.bands(bands, ax=right)
+        bands = ase_klm.KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=120)
+        ase_klm.plot.bands(bands, ax=right)
         right.set_ylim(HAMILTONIAN["mu"] - 0.6, HAMILTONIAN["mu"] + 0.6)
         right.set_title("electron bands of the magnetic cell, " + titles[0])
         figure.savefig(folder / "energies_and_bands.png", dpi=150)
         yield folder / "energies_and_bands.png"
-    film = data.read(_trajectory(folder, "n_sk = 2", FIELDS[-1]))
-    yield plot.animate(
-        [Frame(_rectangular(frame.atoms).repeat((1, 2, 1))) for frame in film], folder / "relaxation.gif"
+    film = ase_klm.data.read(_trajectory(folder, "n_sk = 2", FIELDS[-1]))
+    yield ase_klm.plot.animate(
+        [ase_klm.data.Frame(_rectangular(frame.atoms).repeat((1, 2, 1))) for frame in film], folder / "relaxation.gif"
     )
 
 
@@ -182,8 +193,10 @@ def _trajectory(folder: Path, name: str, field: float) -> Path:
     return folder / f"{name.replace(' ', '').replace('=', '')}_H{field:g}.traj"
 
 
-def _rectangular(atoms: Atoms) -> Atoms:
+def _rectangular(atoms: "Atoms") -> "Atoms":
     """The magnetic cell doubled to 12 a1 along x, 4√3 a along y."""
+    from ase.build import make_supercell
+
     rectangular = make_supercell(atoms, [[2, -1, 0], [0, 1, 0], [0, 0, 1]])
     rectangular.info |= {"step": atoms.info["step"]} if "step" in atoms.info else {}  # titles of the film
     return rectangular

@@ -25,11 +25,10 @@ from ase.calculators.calculator import Calculator
 from scipy.spatial.transform import Rotation
 
 from ase_klm import graphs, textures
+from ase_klm.choices import DAMPING, KINDS, SNAPSHOTS, SPACING
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, is_magnetic, rotate_moments, set_moments
 from ase_klm.validate import Array, checked_number
-
-KINDS = ("random", "theta-uniform", "textures", "quench")
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,10 @@ class Quench:
         Gilbert damping α.
     """
 
-    snapshots: int = 10
-    spacing: int = 4
+    snapshots: int = SNAPSHOTS
+    spacing: int = SPACING
     timestep: float | None = None
-    damping: float = 1.0
+    damping: float = DAMPING
 
     def __post_init__(self) -> None:
         for name in ("snapshots", "spacing"):

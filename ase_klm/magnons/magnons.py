@@ -7,15 +7,15 @@ Energies follow from second derivatives of any potential, by linear spin-wave th
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
-from ase.spectrum.dosdata import RawDOSData
 from numpy.typing import ArrayLike
 
+from ase_klm.choices import METHODS
 from ase_klm.electrons.hamiltonian import monkhorst_pack_gamma
 from ase_klm.errors import KLMError, warn
 from ase_klm.magnons.bogoliubov import Factor, factor, mode_energies, normal_modes
@@ -32,7 +32,9 @@ from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.units import G_ELECTRON
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number, checked_repeats
 
-METHODS = ("auto", "exact", "autograd", "differences")
+if TYPE_CHECKING:
+    from ase.spectrum.dosdata import RawDOSData
+
 ROUNDING = 1e-9
 """Negative curvatures below this fraction of the largest element of H are rounding."""
 SLIGHT = 1e-7
@@ -224,8 +226,10 @@ class Magnons:
         """
         write_mode(self, q, mode, path, n_images, amplitude, supercell, gif)
 
-    def get_dos(self, kpts: Sequence[int] = (20, 20, 20)) -> RawDOSData:
+    def get_dos(self, kpts: Sequence[int] = (20, 20, 20)) -> "RawDOSData":
         """Density of states, modes a cell, on a Γ-centred mesh, as ASE's `RawDOSData`: e.g. ``.sample_grid(500)``."""
+        from ase.spectrum.dosdata import RawDOSData  # it imports Matplotlib
+
         mesh = monkhorst_pack_gamma(checked_mesh(kpts, self.atoms.pbc))
         energies = self.frequencies(mesh)
         return RawDOSData(energies.ravel(), np.full(energies.size, 1 / len(mesh)), info={"label": "magnons"})
@@ -245,10 +249,10 @@ class Magnons:
                     "explicit bonds and the electrons of a Kondo lattice do",
                     'use method="auto"',
                 )
-        if self.method == "autograd" and not bound.differentiable:
+        if self.method == "autograd" and not bound.twice_differentiable:
             raise KLMError(
                 f"{type(term).__name__} is not differentiable twice",
-                "its energy is not given in torch",
+                "it has no Hessian-vector products of its own",
                 'use method="auto" or "differences"',
             )
         whole = _whole_range(bound, self.atoms)
