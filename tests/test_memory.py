@@ -248,5 +248,14 @@ def test_memory_that_a_group_leaves(tmp_path, monkeypatch):
     assert memory.available_memory() == 4.096e9
 
 
+def test_memory_of_a_gpu(monkeypatch):
+    """What the driver has, and what torch keeps without using it."""
+    for name, value in (("mem_get_info", (5e9, 8e9)), ("memory_reserved", 3e9), ("memory_allocated", 1e9)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)  # noqa: ARG005
+    assert memory.available_memory("cuda:0") == 7e9
+    with pytest.raises(KLMError, match=r"on cuda:0 7 GB are available"):
+        memory.require_memory(1e10, "this", "that", "cuda:0")
+
+
 def test_sizes_for_people():
     assert [memory.size_text(x) for x in (2e6, 1.29e11, 2.2e12, 5e17)] == ["2 MB", "129 GB", "2.2 TB", "500 PB"]
