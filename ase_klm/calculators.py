@@ -65,7 +65,7 @@ class SpinCalculator(Calculator):
             )
         self.device = str(checked_device(device))
         self._bonded: Atoms | None = None
-        self._told: set[str] = set()
+        self.told: set[str] = set()  # warnings that are not repeated
         self.potential = potential
 
     @property
@@ -92,7 +92,7 @@ class SpinCalculator(Calculator):
         set_moments(reference, get_moments(atoms))
         if self._doubted is not self._bonded:
             self._doubted = self._bonded
-            tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self._told)
+            tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self.told)
         return reference
 
     def bound(self, atoms: Atoms) -> BoundPotential:

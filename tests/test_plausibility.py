@@ -24,6 +24,7 @@ from ase_klm import (
     textures,
     units,
 )
+from ase_klm.data.sampling import sample
 from ase_klm.dynamics import SpinLatticeDynamics
 from ase_klm.plausibility import RULES, doubts_about, doubts_about_structure, nearest_neighbours
 from ase_klm.potentials.base import doubts_of
@@ -266,6 +267,15 @@ def test_baths_fields_and_masses_of_dynamics():
     assert coupled(55.8) == []
     assert coupled(9.27e-26) == ["the mass of 9.27e-26 u is implausible"]
     assert coupled(55.8, spin_temperature_K=0.03, damping=0.1) == ["the spin_temperature_K of 0.03 K is implausible"]
+
+
+def test_a_sampling_tells_once(tmp_path, capfd):
+    """Not again for each configuration, nor in each process."""
+    sampling = {"seed": 1, "hopping": {1: 1.0}, "J": 1.0, "filling": 0.48, "temperature": 300.0, "progress": False}
+    for workers in (1, 2):
+        texts, _ = recorded(lambda n=workers: sample(square(), tmp_path / f"{n}.npz", 2, workers=n, **sampling))
+        assert texts == ["the temperature of 300 eV is implausible"]
+    assert "implausible" not in capfd.readouterr().err
 
 
 def test_a_cell_in_metres_is_an_error():

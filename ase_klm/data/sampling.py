@@ -101,7 +101,7 @@ def sample(
         "hopping": hopping, "J": J, "filling": filling, "mu": mu, "temperature": temperature, "kpts": kpts,
         "solver": solver, "dtype": dtype, "device": device,
     }  # fmt: skip
-    hamiltonian = _checked_hamiltonian(settings, lattice, workers)
+    hamiltonian, told = _checked_hamiltonian(settings, lattice, workers)
     recipe = {
         "format": FORMAT,
         "lattice": _fingerprint(lattice),
@@ -115,7 +115,7 @@ def sample(
     parts = file.with_name(f"{file.name}.parts")
     if _is_finished(file, parts, recipe):
         return read(file)
-    plan = _Plan(lattice, settings, json.dumps(hamiltonian), plan_of_quench, seed, parts)
+    plan = _Plan(lattice, settings, told, json.dumps(hamiltonian), plan_of_quench, seed, parts)
     tasks = _tasks(names, count, plan_of_quench.snapshots)
     missing = [task for task in tasks if not plan.part(task).exists()]
     done = count - sum(len(task.indices) for task in missing)
@@ -155,6 +155,7 @@ class _Plan:
 
     lattice: Atoms
     settings: dict[str, Any]
+    told: set[str]
     hamiltonian: str
     quench: Quench
     seed: int
@@ -167,6 +168,7 @@ class _Plan:
         """Make and label the configurations of a task, write them, and return their number."""
         generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(task.indices[0],)))
         atoms, calc = self.lattice.copy(), KondoEDCalculator(**self.settings)
+        calc.told |= self.told
         if task.kind == "quench":
             snapshots = quench(atoms, calc, self.quench, generator)
             frames = [self._labelled(snapshot, task) for _, snapshot in zip(task.indices, snapshots, strict=False)]
@@ -239,8 +241,11 @@ def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:
     return False
 
 
-def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int) -> dict[str, Any]:
-    """The Hamiltonian's parameters as JSON, after everything that needs no diagonalisation has been checked."""
+def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int) -> tuple[dict[str, Any], set[str]]:
+    """The Hamiltonian's parameters as JSON, and what a calculator has warned of.
+
+    Everything that needs no diagonalisation is checked.
+    """
     if not isinstance(settings["hopping"], Mapping):
         raise KLMError(
             "hopping must be given by neighbour shell",
@@ -259,7 +264,7 @@ def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int)
             "use fewer workers: each needs its own memory",
             calc.device,
         )
-    return {
+    parameters = {
         "kind": "kondo",
         "hopping": {str(int(shell)): float(t) for shell, t in sorted(settings["hopping"].items())},
         "J": float(settings["J"]),
@@ -268,6 +273,7 @@ def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int)
         "temperature": float(settings["temperature"]),
         "kpts": [int(n) for n in settings["kpts"]],
     }
+    return parameters, calc.told
 
 
 def _checked_kinds(kinds: Any) -> list[str]:
