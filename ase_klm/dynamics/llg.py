@@ -26,6 +26,8 @@ from ase_klm.dynamics.run import Run
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.thermostat import Thermostat
 from ase_klm.errors import KLMError, warn
+from ase_klm.plausibility import tell
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import SpinState
 from ase_klm.validate import checked_number
@@ -132,6 +134,7 @@ class LLGDynamics(Run):
         self._state = SpinState(self.replicas, self._single)
         device = self._state.moments.device
         self._applied = AppliedField(field, tuple(self._state.moments.shape), device)
+        tell(self._applied.doubts(potential_of(self.replicas[0]).force_scale))
         bath = torch.tensor(self.kT, device=device)
         self._thermostat = Thermostat(
             bath[0] if self._single else bath[:, None, None], self.damping, self.gamma, self.timestep, seed

@@ -1,6 +1,6 @@
 """What a user gives to a run of spin dynamics, checked before anything is computed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ase_klm import units
 from ase_klm.errors import KLMError
+from ase_klm.plausibility import Doubt, doubts_about, tell
 from ase_klm.validate import checked_array
 
 
@@ -30,6 +31,7 @@ def thermal_energies(temperature_K: ArrayLike | None, kT: ArrayLike | None, n_re
             "each replica needs one",
             f"give one number, or {n_replicas}",
         )
+    tell(doubts_about("kT of a bath" if temperature_K is None else "temperature of a bath", values, name))
     return np.array(np.broadcast_to(values * (1.0 if temperature_K is None else units.KB), (n_replicas,)))
 
 
@@ -55,6 +57,12 @@ class AppliedField:
     def at(self, time: float) -> Tensor | None:
         """B of that time, to be broadcast against the moments; None without a field."""
         return self._constant if self.function is None else self._tensor(self.function(time))
+
+    def doubts(self, force_scale: float) -> Iterator[Doubt]:
+        """Whether a constant field is far beyond the magnetic forces of a model, eV/μB, as `Zeeman` judges it."""
+        if self._constant is not None:
+            size = self._constant.norm(dim=-1).cpu().numpy()
+            yield from doubts_about("field", size, "applied field", limit=3 * (force_scale or 1.0))
 
     @property
     def description(self) -> Any:

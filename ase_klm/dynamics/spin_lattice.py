@@ -33,6 +33,8 @@ from ase_klm.dynamics.timestep import largest_curvature
 from ase_klm.dynamics.velocity_verlet import VelocityVerlet
 from ase_klm.dynamics.vibrations import fastest_vibration
 from ase_klm.errors import KLMError, warn
+from ase_klm.plausibility import doubts_about, tell
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import all_finite
 from ase_klm.validate import checked_atoms, checked_number
@@ -152,6 +154,7 @@ class SpinLatticeDynamics(Run):
         device = state.moments.device
         self.integrator = _chosen(integrator, state)
         self._applied = AppliedField(field, tuple(state.moments.shape), device)
+        tell(self._applied.doubts(potential_of(atoms).force_scale))
         inverse_mass = torch.tensor(np.divide(1.0, masses, out=np.zeros_like(masses), where=~self.fixed), device=device)
         self._inverse_mass = inverse_mass[:, None]
         stretch = self.timestep / self.integrator.stretches
@@ -296,11 +299,15 @@ def _checked_masses(atoms: Atoms, fixed: NDArray[np.bool_]) -> NDArray[np.float6
             "it has no acceleration F/M",
             "set masses with atoms.set_masses(...), or hold the atom by FixAtoms",
         )
+    tell(doubts_about("mass", masses[~fixed]))
     return masses
 
 
 def _thermal_energy(temperature_K: float | None, name: str) -> float:
-    return 0.0 if temperature_K is None else units.KB * checked_number(temperature_K, name, "K", minimum=0)
+    if temperature_K is None:
+        return 0.0
+    tell(doubts_about("temperature of a bath", checked_number(temperature_K, name, "K", minimum=0), name))
+    return units.KB * temperature_K
 
 
 def _chosen(name: Any, state: CoupledState) -> CoupledIntegrator:
