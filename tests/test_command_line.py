@@ -334,12 +334,17 @@ def test_a_stopped_training_keeps_a_checkpoint(tmp_path):
     data.sample(lattices.square((4, 4)), tmp_path / "set.npz", 8, seed=1, **model)
     (tmp_path / "train.toml").write_text(TRAINING)
     steps = []
+
+    def ready(process):
+        process.stdout.readline()  # of what will be trained
+        time.sleep(5)
+
     for how in ((signal.SIGINT, True), (signal.SIGTERM, False)):
         command = [sys.executable, "-m", "ase_klm.cli", "train", "train.toml"]
-        status, _, err = stopped(command, lambda process: process.stdout.readline(), how, tmp_path)
+        status, _, err = stopped(command, ready, how, tmp_path)
         assert status == 130
         assert "Traceback" not in err
         assert "the same command continues from net/checkpoint.safetensors" in err
         with safe_open(tmp_path / "net" / "checkpoint.safetensors", "pt") as file:
             steps.append(json.loads(file.metadata()["progress"])["step"])
-    assert steps[0] <= steps[1]
+    assert 0 < steps[0] < steps[1]
