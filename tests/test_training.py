@@ -497,8 +497,10 @@ def test_the_range_is_that_of_the_last_training_set(tmp_path):
     first.run()
     frames = heisenberg(3)
     for number, frame in enumerate(frames):
+        energy = frame.energy
         textures.uniform(frame.atoms)
         textures.add_noise(frame.atoms, 0.1, seed=number)
+        frame.atoms.calc = SinglePointCalculator(frame.atoms, energy=energy)  # any label will do here
     atoms = frames[0].atoms
     second = Trainer(None, frames, frames, tmp_path / "second", epochs=1, initial=first.best_path, progress=False)
     second.run()

@@ -10,6 +10,7 @@ from ase_klm.data.about import TRANSVERSE, About
 from ase_klm.data.frames import ONE_BY_ONE, Frame, Frames, checked_frames_path, checked_path, images
 from ase_klm.data.readers import aliases
 from ase_klm.errors import KLMError
+from ase_klm.validate import checked_array
 
 
 def read(
@@ -77,10 +78,7 @@ def _own(file: Path, name: str | None) -> tuple[list[Atoms], About]:
     structures = list(images(file, kind))
     used: dict[str, str] = {}
     for number, atoms in enumerate(structures):
-        try:
-            found = aliases.resolve(atoms)
-        except KLMError as error:
-            raise KLMError(f"frame {number} of {file}: {error.what}", error.why, error.remedy) from None
+        found = aliases.resolve_frame(atoms, number, file)
         if found:
             names = [f"{quantity} from {alias}" for quantity, alias in found.items() if quantity != alias]
             meant = ", taken as -dE/dm in eV/uB" if "magnetic forces" in found else ""
@@ -104,12 +102,15 @@ def _check_labels(atoms: Atoms, number: int, path: Path) -> None:
     results = {} if atoms.calc is None else atoms.calc.results
     places = [
         ("energy", results),
+        ("free_energy", results),
         ("forces", results),
         ("magnetic_forces", atoms.arrays),
         ("magnetic_forces", atoms.info),
     ]
     for name, place in places:
         values = np.asarray(place[name]) if place.get(name) is not None else None
+        if values is not None and values.ndim and "energy" in name:
+            checked_array(values, (), f"{name} of frame {number} of {path}", "eV")
         if values is None or values.dtype.kind not in "iuf" or np.isfinite(values).all():
             continue
         if np.isnan(values).all():

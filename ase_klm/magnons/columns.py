@@ -1,7 +1,7 @@
 """Second derivatives column by column: how the magnetic forces of a supercell answer to turning one moment.
 
-Each moment of the home cell is turned about two axes across it. For a differentiable potential a turn is one
-Hessian-vector product; else it is a central difference of the magnetic forces, of which each is kept on disk if asked
+Each moment of the home cell is turned about two axes across it. Where a potential has exact Hessian-vector products a
+turn is one of them; else it is a central difference of the magnetic forces, of which each is kept on disk if asked
 for, since exact diagonalisations are expensive. What has been turned in a supercell acts on all its periodic images:
 that is exact for wave vectors of the supercell, and for all others if the supercell is longer than twice the range.
 """
@@ -18,7 +18,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.magnons.cache import Cache
 from ase_klm.moments import get_moments
-from ase_klm.potentials.base import BoundPotential, Potential, bound_at
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, bound_at
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import Array
 
@@ -76,16 +76,32 @@ def columns(
         Whether to use them although the potential is differentiable.
     """
     repeated = atoms.repeat(supercell)
-    bound = bound_at(potential, reference.repeat(supercell), repeated, device)
-    undisturbed = bound.evaluate(atomic=False)
+    bound, undisturbed = _bound_in(supercell, potential, reference, repeated, device)
     forces = undisturbed.magnetic_forces.cpu().numpy()
     n = len(atoms)
-    if differences or not bound.differentiable:
+    if differences or not bound.twice_differentiable:
         kept = Cache(cache, repeated, delta, float(undisturbed.energy))
         found, step_error = _by_differences(bound, repeated, forces, axes, delta, kept)
     else:
         found, step_error = _by_products(bound, axes), 0.0
     return replace(_as_blocks(found, atoms, axes, supercell), step_error=step_error), forces[:n]
+
+
+def _bound_in(
+    supercell: tuple[int, int, int], potential: Potential, reference: Atoms, repeated: Atoms, device: str
+) -> tuple[BoundPotential, Evaluation]:
+    """The potential in the supercell, and what it gives there."""
+    try:
+        bound = bound_at(potential.repeated(reference, supercell), reference.repeat(supercell), repeated, device)
+        return bound, bound.evaluate(atomic=False)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, KLMError):
+            raise
+        raise KLMError(
+            f"{type(potential).__name__} cannot be evaluated in a supercell",
+            f"it gives the energy of the cell, but of {supercell}: {error}",
+            "name its parameters of single sites in `per_site`, or give it a method `repeated(atoms, repetitions)`",
+        ) from error
 
 
 def _by_products(bound: BoundPotential, axes: Array) -> Array:

@@ -249,10 +249,10 @@ class Magnons:
                     "explicit bonds and the electrons of a Kondo lattice do",
                     'use method="auto"',
                 )
-        if self.method == "autograd" and not bound.differentiable:
+        if self.method == "autograd" and not bound.twice_differentiable:
             raise KLMError(
                 f"{type(term).__name__} is not differentiable twice",
-                "its energy is not given in torch",
+                "it has no Hessian-vector products of its own",
                 'use method="auto" or "differences"',
             )
         whole = _whole_range(bound, self.atoms)
