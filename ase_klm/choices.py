@@ -12,7 +12,7 @@ SNAPSHOTS, SPACING, DAMPING = 10, 4, 1.0
 OWN_FORMATS = {".npz": "npz", ".traj": "traj", ".extxyz": "extxyz", ".xyz": "extxyz"}
 """Formats of frames that `ase_klm.data.frames` reads itself, by the ending of the name."""
 
-FORMATS = ("deepmd", "vasp6-deltaspin", "vasp5-deltaspin", "vasp-constrained", "abacus-deltaspin")
+FORMATS = ("deepmd", "vasp6-deltaspin", "vasp5-deltaspin", "vasp-constrained", "abacus-deltaspin", "ase-db")
 """Formats that have a reader in `ase_klm.data.readers`; a test compares the two."""
 
 CHECKPOINT = "checkpoint.safetensors"

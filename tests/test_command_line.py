@@ -137,7 +137,7 @@ def test_a_terminal_is_asked(tmp_path, monkeypatch, capsys, answer, allowed):
     assert "Overwrite it?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", [".npz", ".extxyz", ".traj"])
+@pytest.mark.parametrize("ending", [".npz", ".extxyz", ".traj", ".db"])
 def test_convert_overwrites_only_when_told(tmp_path, capsys, ending):
     first, second, out = tmp_path / "1.traj", tmp_path / "2.traj", tmp_path / f"out{ending}"
     for number, file in enumerate((first, second), start=1):
