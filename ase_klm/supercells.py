@@ -6,10 +6,10 @@ half the distance of neighbours, and strains are below a fifth.
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
 from numpy.typing import NDArray
 
 from ase_klm.graphs import with_complete_cell
+from ase_klm.images import nearest_image, reduced
 from ase_klm.validate import Array
 
 Repetitions = tuple[int, int, int]
@@ -37,16 +37,17 @@ def same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
         moved = atoms.positions - bonded.positions @ deformation
     if strained:
         return False
-    _, distance = find_mic(moved, with_complete_cell(atoms).cell, atoms.pbc)  # atoms may have been wrapped
+    periods = with_complete_cell(atoms).cell.array[atoms.pbc]
+    distance = np.linalg.norm(nearest_image(moved, periods), axis=1)  # atoms may have been wrapped
     shortest = np.linalg.norm(_nearest_vector(bonded))
     return bool(distance.max() < 0.5 * shortest)
 
 
 def _nearest_vector(atoms: Atoms) -> Array:
     """Vector from atom 0 to the atom, or the image of itself, closest to it."""
-    others, _ = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
-    images = atoms.cell.array[atoms.pbc & atoms.cell.any(1)]
-    vectors = np.concatenate([others.reshape(-1, 3), images])
+    periods = with_complete_cell(atoms).cell.array[atoms.pbc]
+    others = nearest_image(atoms.positions[1:] - atoms.positions[0], periods)
+    vectors = np.concatenate([others, reduced(periods)[0]])
     return vectors[np.argmin(np.linalg.norm(vectors, axis=1))] if len(vectors) else np.full(3, np.inf)
 
 

@@ -137,11 +137,9 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
         several = [checked_atoms(frames)]
     given = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
     structures = labels.checked(given, str(file))
-    if file.suffix == ".npz":
-        sets.save(file, structures, [labels.at_hand(atoms) for atoms in structures])
-        return
-    if file.suffix == ".db":
-        ase_database.save(file, structures, [_results_at_hand(atoms) for atoms in structures])
+    if file.suffix in (".npz", ".db"):
+        save = sets.save if file.suffix == ".npz" else ase_database.save
+        save(file, structures, [labels.at_hand(atoms) for atoms in structures])
         return
     with FrameWriter(file) as writer:
         for atoms in structures:

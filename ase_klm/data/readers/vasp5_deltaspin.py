@@ -9,12 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
 
 from ase_klm.data.about import About
 from ase_klm.data.readers import blocks, tables
 from ase_klm.errors import KLMError
+from ase_klm.images import nearest_image
 from ase_klm.validate import Array
 
 NAME = "vasp5-deltaspin"
@@ -112,7 +113,9 @@ def _met(part: str) -> bool | None:
 
 
 def _placed(reference: Atoms, positions: Array, path: Path) -> Atoms:
-    moved = find_mic(positions - reference.positions, reference.cell, reference.pbc)[1].max()
+    moved = np.linalg.norm(
+        nearest_image(positions - reference.positions, reference.cell.array[reference.pbc]), axis=1
+    ).max()
     if moved > _FAR:
         raise KLMError(
             f"atoms of {path} are up to {moved:.2f} Å from those of the structure",
