@@ -1,5 +1,6 @@
 """What all commands share: nothing heavy before it is needed, files that are there already, how they are stopped."""
 
+import argparse
 import json
 import os
 import pickle
@@ -186,6 +187,31 @@ def test_a_stopped_command_says_so(monkeypatch, capsys, stop, raised_as):
     monkeypatch.setattr(cli.data, "run", run)
     assert main(["data", "check", "nothing.npz"]) == 130
     assert "interrupted; nothing was written" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_told_truthfully(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.toml").write_text('[run]\ndirectory = "net"\n')
+    Path("broken.toml").write_text("[run")
+    training = argparse.Namespace(configuration=Path("train.toml"))
+    assert "no checkpoint yet" in cli.train.interrupted(training)
+    Path("net").mkdir()
+    Path("net", choices.CHECKPOINT).touch()
+    assert f"continues from net/{choices.CHECKPOINT}" in cli.train.interrupted(training)
+    assert cli.train.interrupted(argparse.Namespace(configuration=Path("broken.toml"))) == "nothing was kept"
+
+    sampling = argparse.Namespace(output=Path("set.npz"))
+    assert "no label was finished" in cli.sample.interrupted(sampling)
+    Path("set.npz.parts").mkdir()
+    Path("set.npz.parts", ".000000.npz.tmp").touch()
+    assert "no label was finished" in cli.sample.interrupted(sampling)
+    Path("set.npz.parts", "000000.npz").touch()
+    assert "kept in set.npz.parts" in cli.sample.interrupted(sampling)
+
+    assert "starts anew" in cli.magnons.interrupted(argparse.Namespace(cache=None))
+    assert "starts anew" in cli.magnons.interrupted(argparse.Namespace(cache="forces"))
+    Path("forces").mkdir()
+    assert "kept in forces" in cli.magnons.interrupted(argparse.Namespace(cache="forces"))
 
 
 STOPPED = """
