@@ -80,12 +80,7 @@ def _convert(options: argparse.Namespace) -> None:
 
     frames, abouts = _read(options)
     output: Path = options.output
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
-    try:
-        data.write(temporary, frames)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data.write(output, frames)
     for about in abouts:
         print(about)
     print(f"{output}: {len(frames)} frames")

@@ -26,6 +26,7 @@ from ase_klm.data.configurations import Quench, configure, quench, unknown_kind
 from ase_klm.data.frames import Frame, checked_frames_path, write
 from ase_klm.data.reading import read
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.memory import require_memory
 from ase_klm.moments import get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.kondo import BoundKondo
@@ -126,9 +127,7 @@ def sample(
         for number in finished:
             bar.update(number)
     frames = dict(pair for task in tasks for pair in zip(task.indices, plan.finished(task), strict=True))
-    temporary = file.with_name(f".{file.stem}.tmp{file.suffix}")
-    write(temporary, [frames[index] for index in range(count)])
-    temporary.replace(file)
+    write(file, [frames[index] for index in range(count)])
     shutil.rmtree(parts)
     return read(file)
 
@@ -233,9 +232,8 @@ def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:
             shutil.rmtree(parts, ignore_errors=True)
             return True
         parts.mkdir(exist_ok=True)
-        temporary = record.with_name(f".{record.name}.tmp")
-        temporary.write_text(json.dumps(here, indent=1) + "\n")
-        temporary.replace(record)
+        with written_atomically(record) as temporary:
+            temporary.write_text(json.dumps(here, indent=1) + "\n")
     except OSError as error:
         raise KLMError(f"{file} cannot be written", str(error), "choose another name or folder") from None
     return False
