@@ -8,8 +8,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bad_input import quick
+from test_readers import output
 
 from ase_klm import KLMError, KLMWarning, data, get_moments, lattices, set_moments, textures
+from ase_klm.analysis import trajectories
 from ase_klm.calculators import ExchangeCalculator
 from ase_klm.data.readers import aliases
 
@@ -65,6 +67,28 @@ def test_computed_moments_are_read(tmp_path, name, guess, found, right):
     data.write(tmp_path / "again.npz", given)
     assert data.read(tmp_path / "again.npz")[0].moments == pytest.approx(right, abs=1e-6)
     assert (data.check([given]).missing["moments"] == ()) == bool(np.any(right))
+
+
+@pytest.mark.parametrize("name", ["set.json", "set.db"])
+@pytest.mark.parametrize("collinear", [True, False])
+def test_data_bases_of_ase(tmp_path, name, collinear):
+    guess, found = (GUESS[:, 2], FOUND[:, 2]) if collinear else (GUESS, FOUND)
+    path = tmp_path / name
+    frames = from_ase(path, *[iron(guess, energy=-8.0 - i, forces=FORCES, magmoms=found) for i in range(2)])
+    assert frames.about.format == "ase-db"
+    assert [frame.energy for frame in frames] == [-8.0, -9.0]
+    assert frames[1].moments == pytest.approx(FOUND * [0, 0, 1] if collinear else FOUND)
+    assert frames[1].forces == pytest.approx(FORCES)
+    (tmp_path / name).write_text("{} no data base")
+    with pytest.raises(KLMError, match=r"cannot be read|no format known"):
+        data.read(tmp_path / name)
+
+
+def test_vasprun(tmp_path):
+    path = output("vasp_vdw_nine_columns_Ge") / "vasprun.Ge.vdw.xml"
+    (frame,) = data.read(path)
+    assert frame.energy == pytest.approx(-33.36815582, abs=1e-8)  # the free energy, not -33.36836054
+    assert frame.forces[0] == pytest.approx([-0.05644767, 0.10894589, 0.29689164])
 
 
 def test_moments_without_an_axis_are_refused(tmp_path):
@@ -170,6 +194,15 @@ def test_every_other_name_of_forces(own, name, where):
         assert name not in atoms.arrays | atoms.info
 
 
+@pytest.mark.parametrize("name", OF_ASE)
+def test_moments_of_a_trajectory_of_dft(tmp_path, name):
+    """Molecular dynamics by ASE: one guess throughout, and moments that were found at every step."""
+    found = [FOUND * (1 + 0.1 * step) for step in range(4)]
+    ase.io.write(tmp_path / name, [iron(GUESS, energy=-8.0, magmoms=moments) for moments in found])
+    ((moments, _),) = trajectories.MomentSeries(tmp_path / name).chunks()
+    assert moments == pytest.approx(np.array(found), abs=1e-7)
+
+
 # Present and other states --------------------------------------------------------------------------------------------
 
 
@@ -234,12 +267,33 @@ def test_computed_moments_that_were_set_keep_their_labels(tmp_path):
     assert frame.energy == -8.0
 
 
+@pytest.mark.parametrize("name", OF_ASE)
+def test_labels_of_the_start_do_not_follow_a_run(tmp_path, name):
+    """A run starts from a frame that was read, with labels in info, as ASE once wrote them, or in arrays."""
+    atoms = iron(FOUND)
+    atoms.info |= {"magnetic_forces": FIELDS, "energy": -1.0}
+    atoms.arrays["forces"] = FORCES
+    with data.FrameWriter(tmp_path / name) as writer:
+        writer.write(atoms, energy=-2.0, forces=2 * FORCES, magnetic_forces=2 * FIELDS)
+        writer.write(atoms)
+    first, second = data.read(tmp_path / name)
+    assert first.energy == -2.0
+    assert first.forces == pytest.approx(2 * FORCES)
+    assert first.magnetic_forces == pytest.approx(2 * FIELDS)
+    assert (second.energy, second.forces, second.magnetic_forces) == (None, None, None)
+    data.write(tmp_path / name, atoms)  # here they are this frame's
+    (frame,) = data.read(tmp_path / name)
+    assert frame.energy == -1.0
+    assert frame.forces == pytest.approx(FORCES)
+    assert frame.magnetic_forces == pytest.approx(FIELDS)
+
+
 # All labels through all files ----------------------------------------------------------------------------------------
 
 
 @quick
 @given(
-    st.sampled_from(NAMES),
+    st.sampled_from([*NAMES, "set.db"]),
     st.lists(st.tuples(*[st.booleans()] * 4, st.integers(1, 10**6)), min_size=1, max_size=4),
 )
 def test_labels_come_back_as_they_were(tmp_path_factory, name, frames):

@@ -377,6 +377,16 @@ def test_a_layer_that_is_periodic_across_its_vacuum():
         np.testing.assert_allclose(analysis.magnetic_plane(other).axes, np.eye(3), atol=1e-9)
 
 
+@pytest.mark.parametrize("build", [lattices.honeycomb, lattices.square])
+def test_a_layer_of_few_sites_holds_both_its_periods(build):
+    """Two buckled sites also fit planes across the layer, which depend on the vacuum vector."""
+    atoms = build((1, 2) if build is lattices.square else (1, 1))
+    atoms.positions[1, 2] += 0.15
+    set_moments(atoms, np.tile(Z, (2, 1)))
+    for seed in SEEDS:
+        np.testing.assert_allclose(analysis.magnetic_plane(described(atoms, seed)).axes, np.eye(3), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("turn", "normal"),
     [
@@ -404,9 +414,10 @@ def test_charges_are_seen_from_one_side_however_the_layer_lies(turn, normal):
 
 def test_textures_in_a_layer():
     atoms = lattices.triangular((12, 12))
-    upright = lattices.triangular((6, 6))
+    upright = lattices.triangular()
     upright.rotate(30, "z", rotate_cell=True)  # two bonds are equally close to x
     waves, turned = textures.triangular_wave_vectors(atoms), textures.triangular_wave_vectors(upright)
+    np.testing.assert_allclose(turned[0], np.pi / 3 * np.array((np.sqrt(0.75), 0.5, 0)), atol=1e-9)
     textures.skyrmion(atoms, 2.5, centre=(3.0, 2.0, 0.0))
     for seed in SEEDS:
         other = described(atoms, seed)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase_klm.data import Frame, Report
     from ase_klm.data.about import About
 
-_FRAMES = (".npz", ".extxyz", ".traj")
+_FRAMES = (".npz", ".extxyz", ".traj", ".db")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

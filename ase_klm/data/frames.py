@@ -22,6 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -214,6 +215,9 @@ class FrameWriter:
         known = {name: value for name, value in results.items() if value is not None}
         if known:
             frame.calc = SinglePointCalculator(frame, **known)
+        for name in ("magnetic_forces", *results):  # of the state that the run started from, say
+            frame.info.pop(name, None)
+            frame.arrays.pop(name, None)
         if magnetic_forces is not None:
             place = frame.info if self._is_traj else frame.arrays
             place["magnetic_forces"] = np.asarray(magnetic_forces, dtype=np.float64)
@@ -243,22 +247,33 @@ class FrameWriter:
 
 
 def images(path: Path, kind: str | None = None) -> Iterator[Atoms]:
-    """The structures of a ``.traj`` or ``.extxyz`` file, one by one.
+    """The structures of a ``.traj`` or ``.extxyz`` file, or of another one that ASE reads, one by one.
 
     Raises
     ------
     KLMError
         When it is damaged.
     """
+    kind = kind or readers.OWN[path.suffix]
     try:
-        if (kind or readers.OWN[path.suffix]) == "traj":
+        if kind == "traj":
             with TrajectoryReader(path) as trajectory:
                 yield from trajectory
-        else:
+        elif kind == "extxyz":
             with path.open() as file:
                 yield from read_xyz(file, index=slice(None))
+        else:
+            yield from _read_by_ase(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
+
+
+def _read_by_ase(path: Path) -> list[Atoms]:
+    try:
+        found = ase.io.read(path, index=":")
+    except Exception as error:  # noqa: BLE001, ASE's readers raise whatever comes up
+        raise ValueError(f"ASE says {type(error).__name__}: {error}") from None
+    return found if isinstance(found, list) else [found]
 
 
 def _drop_later_frames(path: Path, last_step: int) -> None:

@@ -49,7 +49,7 @@ def is_stale(atoms: Atoms) -> bool:
 
 
 def checked(structures: Sequence[Atoms], what: str) -> list[Atoms]:
-    """The structures, with labels under other names moved to ours (then a copy).
+    """Copies of the structures, with labels under other names moved to ours and their calculators as they are.
 
     Parameters
     ----------
@@ -64,9 +64,12 @@ def checked(structures: Sequence[Atoms], what: str) -> list[Atoms]:
         When several share a calculator, which can hold the results of one only; or when labels disagree.
     """
     stale = [number for number, atoms in enumerate(structures) if is_stale(atoms)]
+    sharing: dict[int, list[Atoms]] = {}
+    for atoms in structures:
+        sharing.setdefault(id(atoms.calc), []).append(atoms)
     for number in stale:
-        mates = [i for i, atoms in enumerate(structures) if atoms.calc is structures[number].calc]
-        if any(structures[i] is not structures[number] for i in mates):
+        mates = sharing[id(structures[number].calc)]
+        if any(atoms is not structures[number] for atoms in mates):
             raise KLMError(
                 f"{len(mates)} frames of {what} share one calculator, and it holds no results of frame {number}",
                 "a calculator keeps the results of the last structure that it was asked about",
@@ -92,7 +95,8 @@ def _in_our_names(atoms: Atoms, number: int, what: str) -> Atoms:
         return bare
     copy = atoms.copy()
     copy.calc = atoms.calc
-    return copy if aliases.resolve_frame(copy, number, what) else atoms
+    aliases.resolve_frame(copy, number, what)
+    return copy
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ase_klm.dynamics.run import Run
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.thermostat import Thermostat, check_bath, drawn
 from ase_klm.errors import KLMError
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import SpinState
 from ase_klm.validate import checked_number
@@ -146,7 +147,8 @@ class LLGDynamics(Run):
         self._single = isinstance(atoms, Atoms)
         self._state = SpinState(self.replicas, self._single)
         device = self._state.moments.device
-        self._applied = applied_field(field, tuple(self._state.moments.shape), device)
+        scale = potential_of(self.replicas[0]).force_scale
+        self._applied = applied_field(field, tuple(self._state.moments.shape), device, scale)
         self._thermostat = Thermostat(self.gamma, self.timestep / self.integrator.stretches, noisy, seed, device)
         self._turning = ~torch.tensor(self.pinned, device=device)[:, None]
         self._take_parameters(0.0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ase_klm import units
 from ase_klm.errors import KLMError
+from ase_klm.plausibility import doubts_about, tell
 from ase_klm.validate import checked_array, checked_number
 
 Value = TypeVar("Value")
@@ -105,10 +106,16 @@ def _digits(value: Any) -> Any:
 def thermal_energies_over_time(temperature_K: Any, kT: Any, n_replicas: int) -> OverTime[NDArray[np.float64]]:
     """As `thermal_energies`, where the one that is given may be a function of time."""
     if callable(temperature_K) and kT is None:
-        return OverTime(temperature_K, lambda kelvin: thermal_energies(kelvin, None, n_replicas))
-    if callable(kT) and temperature_K is None:
-        return OverTime(kT, lambda energy: thermal_energies(None, energy, n_replicas))
-    return OverTime(thermal_energies(temperature_K, kT, n_replicas), lambda constant: constant)
+        found = OverTime(temperature_K, lambda kelvin: thermal_energies(kelvin, None, n_replicas))
+    elif callable(kT) and temperature_K is None:
+        found = OverTime(kT, lambda energy: thermal_energies(None, energy, n_replicas))
+    else:
+        found = OverTime(thermal_energies(temperature_K, kT, n_replicas), lambda constant: constant)
+    if temperature_K is None:
+        tell(doubts_about("kT of a bath", found.at(0.0), "kT"))
+    else:
+        tell(doubts_about("temperature of a bath", found.at(0.0) / units.KB, "temperature_K"))
+    return found
 
 
 def thermal_energy_over_time(temperature_K: Any, name: str) -> OverTime[float]:
@@ -117,7 +124,9 @@ def thermal_energy_over_time(temperature_K: Any, name: str) -> OverTime[float]:
     def checked(kelvin: Any) -> float:
         return units.KB * checked_number(kelvin, name, "K", minimum=0)
 
-    return OverTime(0.0 if temperature_K is None else temperature_K, checked)
+    found = OverTime(0.0 if temperature_K is None else temperature_K, checked)
+    tell(doubts_about("temperature of a bath", found.at(0.0) / units.KB, name))
+    return found
 
 
 def checked_damping(damping: Any) -> OverTime[float]:
@@ -125,7 +134,9 @@ def checked_damping(damping: Any) -> OverTime[float]:
     return OverTime(damping, lambda value: checked_number(value, "damping", minimum=0))
 
 
-def applied_field(field: Any, shape: tuple[int, ...], device: torch.device) -> OverTime[Tensor | None]:
+def applied_field(
+    field: Any, shape: tuple[int, ...], device: torch.device, force_scale: float
+) -> OverTime[Tensor | None]:
     """A further Zeeman field on the moments, to be broadcast against them; None without a field.
 
     Parameters
@@ -135,6 +146,8 @@ def applied_field(field: Any, shape: tuple[int, ...], device: torch.device) -> O
         time in the unit of the time step and returns one of these.
     shape : tuple
         Shape of the moments, (N, 3) or (replicas, N, 3).
+    force_scale : float
+        Of the model's magnetic forces, eV/μB: a field far beyond it is doubted, as `Zeeman` doubts it.
     """
 
     def checked(given: Any) -> Tensor | None:
@@ -151,4 +164,8 @@ def applied_field(field: Any, shape: tuple[int, ...], device: torch.device) -> O
             )
         return torch.tensor(values, device=device)
 
-    return OverTime(field, checked)
+    found = OverTime(field, checked)
+    start = found.at(0.0)
+    if start is not None:
+        tell(doubts_about("field", start.norm(dim=-1).cpu().numpy(), "applied field", limit=3 * (force_scale or 1.0)))
+    return found

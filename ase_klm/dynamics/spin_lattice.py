@@ -34,6 +34,8 @@ from ase_klm.dynamics.timestep import Turn, remedy, told
 from ase_klm.dynamics.velocity_verlet import VelocityVerlet
 from ase_klm.dynamics.vibrations import fastest_vibration
 from ase_klm.errors import KLMError
+from ase_klm.plausibility import doubts_about, tell
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import all_finite
 from ase_klm.validate import checked_atoms, checked_number
@@ -161,7 +163,8 @@ class SpinLatticeDynamics(Run):
             )
         device = state.moments.device
         self.integrator = _chosen(integrator, state)
-        self._applied = applied_field(field, tuple(state.moments.shape), device)
+        scale = potential_of(atoms).force_scale
+        self._applied = applied_field(field, tuple(state.moments.shape), device, scale)
         inverse_mass = torch.tensor(np.divide(1.0, masses, out=np.zeros_like(masses), where=~self.fixed), device=device)
         self._inverse_mass = inverse_mass[:, None]
         stretch = self.timestep / self.integrator.stretches
@@ -339,6 +342,7 @@ def _checked_masses(atoms: Atoms, fixed: NDArray[np.bool_]) -> NDArray[np.float6
             "it has no acceleration F/M",
             "set masses with atoms.set_masses(...), or hold the atom by FixAtoms",
         )
+    tell(doubts_about("mass", masses[~fixed]))
     return masses
 
 

@@ -22,6 +22,9 @@ FORMATS: dict[str, ModuleType] = {
 OWN = OWN_FORMATS
 """Formats that `ase_klm.data.frames` reads itself, by the ending of the name."""
 
+BY_ASE = "ase"
+"""Format of files that ASE reads, whose labels may have any of the names in `aliases`; a vasprun.xml, say."""
+
 _IN_FOLDERS = ("OUTCAR", "OSZICAR", "running_scf.log", "OUT.*/running_scf.log", "*.log", "*.txt")
 """Each may be compressed as well."""
 _HEAD, _TAIL = 2**20, 2**20
@@ -37,6 +40,8 @@ def recognise(path: Path) -> tuple[str, Path]:
     """
     if path.is_file() and path.suffix in OWN:
         return OWN[path.suffix], path
+    if path.is_file() and path.suffix == ".xml":
+        return BY_ASE, path
     if path.is_dir():
         if deepmd.recognises_folder(path):
             return deepmd.NAME, path
@@ -61,7 +66,7 @@ def read(name: str, path: Path, structure: Any = None) -> tuple[list[Atoms], Abo
 
 def unknown(path: Path, name: str | None = None) -> KLMError:
     """The error for a file that is of no known format."""
-    known = ", ".join([*dict.fromkeys(OWN.values()), *FORMATS])
+    known = ", ".join([*dict.fromkeys(OWN.values()), BY_ASE, *FORMATS])
     return KLMError(
         f"{path} is in no format known here" if name is None else f"{name!r} is no format known here",
         f"known are {known}" + ("; neither name nor contents point to one of them" if name is None else ""),
