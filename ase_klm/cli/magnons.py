@@ -75,13 +75,21 @@ def run(options: argparse.Namespace) -> None:
         modes = energies.shape[1]
         print(
             f"{one.name}: {modes} mode{'s' * (modes > 1)} at {len(energies)} q along {one.bands.path.path}, "
-            f"{energies.min():.6g} to {energies.max():.6g} meV"
+            f"{_range(energies)} meV"
         )
     written = [options.output, options.picture]
     if options.spectrum:
         _draw_spectrum(found[0], options.spectrum)
         written.append(options.spectrum)
     print(f"wrote {', '.join(written)}")
+
+
+def _range(values: np.ndarray) -> str:
+    """Smallest and largest value in six digits of the larger one: rounding about zero is shown as 0."""
+    largest = np.abs(values).max()
+    decimals = 5 - int(np.floor(np.log10(largest))) if largest > 0 else 0
+    low, high = (np.round(value, decimals) + 0.0 for value in (values.min(), values.max()))
+    return f"{low:.6g} to {high:.6g}"
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -171,7 +179,7 @@ def _draw(found: Sequence[ModelBands], path: str) -> None:
         if one.density is not None:
             colour = COLOURS[number % len(COLOURS)]
             axes[0, 1].plot(one.density.values / 1e3, 1e3 * one.density.energies, color=colour, lw=1)
-            axes[0, 1].set(xlabel="modes a meV", xlim=(0, None))
+            axes[0, 1].set(xlabel="density (modes/meV)", xlim=(0, None))
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
 
