@@ -117,9 +117,8 @@ def run(options: argparse.Namespace) -> None:
     except OSError as error:
         raise KLMError(f"{folder} cannot be written", str(error), "choose another --output") from None
     states = [(name, field) for name in STARTS for field in FIELDS]  # the short ones last
-    print(
-        f"Relaxing {len(STARTS) - 1} states at {len(FIELDS)} fields: 48 sites, {options.mesh}×{options.mesh} k-points."
-    )
+    number = f"{len(STARTS) - 1} states at {len(FIELDS)} fields"
+    print(f"Relaxing {number}: 48 sites, {options.mesh}×{options.mesh} k-points.")
     relaxed = {}
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = "1"  # read by the processes as they start: one core each
@@ -178,11 +177,11 @@ def table(relaxed: dict[tuple[str, float], Relaxed]) -> str:
     for field in FIELDS:
         for name in STARTS:
             state = relaxed[name, field]
+            m_z = round(analysis.magnetisation(state.atoms)[2], 4) + 0.0  # no -0
             became = "(reference)" if name == REFERENCE else state.became
             mark = "  ← lowest" if name in lowest(relaxed, field) else ""
             lines.append(
-                f"{field:7.4f}  {name:11s}  {became:11s} {state.energy:12.6f} {state.skyrmions:6.2f}"
-                f" {analysis.magnetisation(state.atoms)[2]:9.4f}{mark}"
+                f"{field:7.4f}  {name:11s}  {became:11s} {state.energy:12.6f} {state.skyrmions:6.2f} {m_z:9.4f}{mark}"
             )
         lines.append("")
     for field in FIELDS:
@@ -201,16 +200,16 @@ def pictures(relaxed: dict[tuple[str, float], Relaxed], folder: Path) -> Iterato
         f"H = {field:g} eV/μ$_\\mathrm{{B}}$: $n_\\mathrm{{sk}}$ = {state.skyrmions:.0f}"
         for field, state in zip(FIELDS, winners, strict=True)
     ]
-    last = len(winners) - 1
+    tiled = [_rectangular(state.atoms).repeat((2, 3, 1)) for state in winners]
     with mpl.rc_context({"font.size": 9}):
-        for name, draw in (
-            ("textures.png", lambda atoms, ax: plot.texture(atoms.repeat((2, 3, 1)), ax, wheel=ax is axes[last])),
-            ("structure_factors.png", lambda atoms, ax: plot.structure_factor(atoms.repeat((2, 3, 1)), ax)),
-        ):
+        for name in ("textures.png", "structure_factors.png"):
             figure = Figure(figsize=(13, 3.7), layout="constrained")
             axes = figure.subplots(1, len(winners))
-            for ax, state, title in zip(axes, winners, titles, strict=True):
-                draw(_rectangular(state.atoms), ax)
+            for ax, atoms, title in zip(axes, tiled, titles, strict=True):
+                if name == "textures.png":
+                    plot.texture(atoms, ax=ax, wheel=ax is axes[-1])
+                else:
+                    plot.structure_factor(atoms, ax=ax)
                 ax.set_title(title)
             figure.savefig(folder / name, dpi=150)
             yield folder / name

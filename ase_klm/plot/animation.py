@@ -98,10 +98,8 @@ def animate(
 def _without(fig: Any, artists: list[Any]) -> Any:
     """The picture without what changes from frame to frame: drawn once."""
     for artist in artists:
-        artist.set_visible(False)
+        artist.set_animated(True)
     fig.canvas.draw()
-    for artist in artists:
-        artist.set_visible(True)
     return fig.canvas.copy_from_bbox(fig.bbox)
 
 
