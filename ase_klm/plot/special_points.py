@@ -24,7 +24,7 @@ def pretty(name: str) -> str:
 def name_places(ax: Any, labels: Iterable[tuple[float, str]], colour: str = "0.75", zorder: float = 0) -> None:
     """Ticks and vertical lines at the places of special points; where the path jumps, two of them share a place.
 
-    A name that would touch the one before it stands in a second row.
+    A name that would touch the one before it stands in a row below.
     """
     names: dict[float, tuple[float, str]] = {}
     for place, name in labels:
@@ -34,13 +34,14 @@ def name_places(ax: Any, labels: Iterable[tuple[float, str]], colour: str = "0.7
     for place, _ in names.values():
         ax.axvline(place, color=colour, lw=0.6, zorder=zorder)
     ordered = sorted(names.values())
-    ends = [-np.inf, -np.inf]  # where the last name of each row ends
+    ends = np.full(3, -np.inf)  # where the last name of each row ends
     total = ordered[-1][0] - ordered[0][0]
     width = total * LETTER / max(1.0, float(ax.get_window_extent().width) * 72 / ax.figure.dpi)
     shown = []
     for place, name in ordered:
         half = width * (len(re.sub(r"[${}_]", "", name)) + 0.5) / 2
-        row = 0 if place - half >= ends[0] else int(np.argmin(ends))
+        free = ends <= place - half
+        row = int(np.argmax(free) if free.any() else np.argmin(ends))
         ends[row] = place + half
         shown.append("\n" * row + name)
     ax.set_xticks([place for place, _ in ordered], shown)
