@@ -17,6 +17,7 @@ from PIL import Image
 
 from ase_klm import LLGDynamics, Magnons, SpinCalculator, data, get_moments, lattices, plot, set_moments, textures
 from ase_klm.cli import main
+from ase_klm.cli.magnons import _range
 from ase_klm.cli.models import calculator_from
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons.band_files import ModelBands, write_bands
@@ -300,6 +301,15 @@ def folder(tmp_path, monkeypatch):
 
 def typed(line):
     return main(line.split())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0, 2.5e4])
+def test_rounding_about_zero_is_printed_as_zero(scale):
+    """In six digits of the largest value: a Goldstone mode is at 0, not at 1.7e-15 or -0."""
+    for rounding in (1.7e-15, -3e-14, 0.0):
+        assert _range(scale * np.array([[rounding, 0.5, 1.0]])) == f"0 to {scale:g}"
+    assert _range(scale * np.array([0.125, 1.0])) == f"{scale * 0.125:g} to {scale:g}"
+    assert _range(np.zeros(3)) == "0 to 0"
 
 
 def test_command_line(folder, capsys):
