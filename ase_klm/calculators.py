@@ -1,6 +1,7 @@
 """The ASE faces: Atoms → potential.bind(atoms) → bound.evaluate → results.
 
-`SpinCalculator` serves any potential; the others spell out the parameters of a common one.
+`SpinCalculator` serves any potential; the others spell out the parameters of a common one. ASE's trajectories and
+databases keep their parameters, and `from_dict` makes a calculator of these again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,24 +11,25 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.dft.kpoints import BandPath
-from ase.geometry import find_mic
 from ase.outputs import Properties, all_outputs
 from ase.spectrum.band_structure import BandStructure
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import with_complete_cell
 from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
 from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
-from ase_klm.potentials.exchange import Bond, Exchange
+from ase_klm.potentials.exchange import Bond, Exchange, checked_lattice
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
 from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
+from ase_klm.potentials.parameters import call, defaults_of, shown
+from ase_klm.potentials.serialisation import called, known_class, read, written
 from ase_klm.potentials.zeeman import Zeeman
-from ase_klm.validate import checked_number
+from ase_klm.supercells import same_lattice
+from ase_klm.validate import Array, checked_number
 
 
 class SpinCalculator(Calculator):
@@ -80,7 +82,7 @@ class SpinCalculator(Calculator):
         It is the structure that was seen first, as long as no atom has moved by half a bond nor the cell been strained
         by a fifth since.
         """
-        if self._bonded is None or not _same_lattice(self._bonded, atoms):
+        if self._bonded is None or not same_lattice(self._bonded, atoms):
             self._bonded, self._bound = atoms.copy(), None
         reference = self._bonded.copy()
         set_moments(reference, get_moments(atoms))
@@ -91,7 +93,7 @@ class SpinCalculator(Calculator):
         if (
             self._bound is None
             or self._bonded is None
-            or not _same_lattice(self._bonded, atoms)
+            or not same_lattice(self._bonded, atoms)
             or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms))
         ):
             self._bound = self.potential.bind(self.reference(atoms), self.device)
@@ -101,6 +103,38 @@ class SpinCalculator(Calculator):
         """Find the bonds anew on the structure that comes next, e.g. between the lattices of a scan."""
         self._bonded = self._bound = None
         self.reset()
+
+    def get_magnetic_moments(self, atoms: Atoms | None = None) -> Array:
+        """The moments, which are variables here: μB, shape (N, 3).
+
+        Not among the results, as ASE's database, graphical interface and `Properties` take one number an atom there.
+        """
+        return get_moments(self._seen(atoms))
+
+    def get_magnetic_moment(self, atoms: Atoms | None = None) -> Array:
+        """Sum of the moments, μB, shape (3,)."""
+        return self.get_magnetic_moments(atoms).sum(axis=0)
+
+    def _seen(self, atoms: Atoms | None) -> Atoms:
+        structure = self.atoms if atoms is None else atoms
+        if structure is None:
+            raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
+        return structure
+
+    def _get_name(self) -> str:
+        """As ASE's other calculators: "exchange", "kondoed"; by it `ase.calculators.calculator` finds the class."""
+        return type(self).__name__.lower().removesuffix("calculator")
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Class and parameters as JSON holds them, for `from_dict`; the device is not among them."""
+        return {"class": "SpinCalculator", "potential": written(self.potential)}
+
+    def __repr__(self) -> str:
+        return f"SpinCalculator({self.potential!r})"
+
+    def describe(self) -> str:
+        """The terms of the potential, with their formulas and parameters, and the units, as text to print."""
+        return f"{type(self).__name__} on {self.device}: {self.potential.describe()}"
 
     def export_properties(self) -> Properties:
         """Results in ASE's own list of properties; `magnetic_forces` is not among them."""
@@ -142,9 +176,16 @@ class _ParametrisedCalculator(SpinCalculator):
     """A calculator made from keywords; `set` and changes of `parameters` are noticed and discard results."""
 
     def __init__(self, device: str = "cpu", **parameters: Any) -> None:
+        self._chosen = False  # whether somebody has put another potential in the place of that of the parameters
         super().__init__(self._build(**parameters), device)
         self.parameters.update(parameters)
-        self._built_from = _copied(parameters)
+        self._take(self._potential)
+
+    def _take(self, built: Potential) -> None:
+        """Use the potential that was built from the present parameters."""
+        if built is not self._potential:
+            self.potential = built
+        self._built_from, self._chosen = _copied(self.parameters), False
 
     @staticmethod
     def _build(**parameters: Any) -> Potential:
@@ -161,23 +202,37 @@ class _ParametrisedCalculator(SpinCalculator):
                 "check the spelling; the device is fixed at construction",
             )
         if changed:
-            self.potential = self._build(**(dict(self.parameters) | changed))
+            built = self._build(**(dict(self.parameters) | changed))
             self.parameters.update(changed)
-            self._built_from = _copied(self.parameters)
+            self._take(built)
         return changed
 
     @property
     def potential(self) -> Potential:
         """The potential; built anew when `parameters` were changed behind our back."""
         if not same(dict(self.parameters), self._built_from):
-            built = self._build(**self.parameters)
-            self._built_from = _copied(self.parameters)
-            self.potential = built
+            self._take(self._build(**self.parameters))
         return self._potential
 
     @potential.setter
     def potential(self, potential: Potential) -> None:
         SpinCalculator.potential.fset(self, potential)  # type: ignore[attr-defined]
+        self._chosen = True
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        potential = self.potential
+        if self._chosen:
+            return super().todict()
+        parameters = dict(self.parameters)
+        if "model" in parameters:  # rather the network than its name: what the name stands for may change
+            parameters["model"] = potential.terms[0].model  # type: ignore[attr-defined]
+        return {"class": type(self).__name__} | written(parameters)
+
+    def __repr__(self) -> str:
+        _ = self.potential
+        if self._chosen:
+            return super().__repr__()
+        return call(type(self).__name__, self.parameters, defaults_of(type(self)))
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         _ = self.potential  # discards results where parameters have changed
@@ -268,9 +323,7 @@ class KondoEDCalculator(_ParametrisedCalculator):
         npoints : int
             Points along a path given as a string.
         """
-        structure = self.atoms if atoms is None else atoms
-        if structure is None:
-            raise KLMError("there is no structure yet", "nothing was calculated", "pass atoms=")
+        structure = self._seen(atoms)
         if not isinstance(path, BandPath):
             path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
         kondo: BoundKondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
@@ -386,13 +439,17 @@ class ExchangeCalculator(_ParametrisedCalculator):
     onsite, site_fields : array_like, optional
         A, shape (N, 3, 3), and f, shape (N, 3), in eV.
     field : array_like
-        eV/μB, shape (3,) or (N, 3).
+        eV/μB, shape (3,) or (N, 3) with the atoms of the structure.
     function : DistanceFunction, optional
         Exchange of all magnetic pairs that are nearer than the cutoff, e.g. `potentials.BetheSlater`.
     cutoff : float, optional
         Å, with `function` only.
     device : str
         "cpu" or "cuda".
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use. The
+        calculator then serves every repetition of it (``lattice.repeat(...)``), displaced or strained too. Default: the
+        structure that the calculator sees first.
     """
 
     def __init__(
@@ -405,6 +462,7 @@ class ExchangeCalculator(_ParametrisedCalculator):
         device: str = "cpu",
         function: DistanceFunction | None = None,
         cutoff: float | None = None,
+        lattice: Atoms | None = None,
     ) -> None:
         super().__init__(
             device=device,
@@ -415,7 +473,13 @@ class ExchangeCalculator(_ParametrisedCalculator):
             field=field,
             function=function,
             cutoff=cutoff,
+            lattice=None if lattice is None else checked_lattice(lattice),
         )
+
+    def set(self, **parameters: Any) -> dict[str, Any]:
+        if parameters.get("lattice") is not None:
+            parameters["lattice"] = checked_lattice(parameters["lattice"])  # which may be displaced later
+        return super().set(**parameters)
 
     @staticmethod
     def _build(
@@ -423,26 +487,59 @@ class ExchangeCalculator(_ParametrisedCalculator):
         field: Any = (0.0, 0.0, 0.0),
         function: DistanceFunction | None = None,
         cutoff: float | None = None,
+        lattice: Atoms | None = None,
         **parameters: Any,
     ) -> Potential:
         moving = {}
         if isinstance(shells, Mapping):
             moving = {shell: value for shell, value in shells.items() if follows_distance(value)}
             shells = {shell: value for shell, value in shells.items() if shell not in moving}
-        fixed = Exchange(shells, **parameters) + Zeeman(field)
+        fixed = Exchange(shells, **parameters, lattice=lattice) + Zeeman(field)
         if not moving and function is None and cutoff is None:
             return fixed
-        of_distance = ExchangeOfDistance(moving, function, cutoff)
+        of_distance = ExchangeOfDistance(moving, function, cutoff, lattice=lattice)
         if not shells and all(value is None for value in parameters.values()):
             return of_distance + Zeeman(field)
         return of_distance + fixed
+
+
+def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
+    """The calculator whose `todict` gave these values, which ASE's trajectories and databases keep.
+
+    Parameters
+    ----------
+    values : mapping
+        ``read("run.traj").calc.parameters``, or ``calculator_parameters`` of a row of a database.
+    device : str
+        "cpu" or "cuda".
+
+    Raises
+    ------
+    KLMError
+        When they are those of another package's calculator, or hold something that files name but do not keep, such
+        as a Python function; see `potentials.from_dict`.
+    """
+    if not isinstance(values, Mapping) or "class" not in values:
+        raise KLMError(
+            f"{shown(values)[:80]} are no parameters of a calculator of this package",
+            'these are written as {"class": its name, and its parameters}',
+            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
+            "made by these",
+        )
+    name = str(values["class"])
+    if name == "SpinCalculator":
+        potential = read(values.get("potential"), "potential")
+        return SpinCalculator(potential, device)
+    kind = known_class(name, SpinCalculator, "calculator")
+    parameters = {str(key): read(value, f"{name}.{key}") for key, value in values.items() if key != "class"}
+    return called(kind, parameters | {"device": device})
 
 
 def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with their arrays and containers copied; functions stay as they are."""
 
     def copy(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray | Atoms):
             return value.copy()
         if isinstance(value, Mapping):
             return {key: copy(entry) for key, entry in value.items()}
@@ -451,35 +548,3 @@ def _copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
         return value
 
     return {name: copy(value) for name, value in parameters.items()}
-
-
-def _same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
-    """Whether the bonds found on one structure still belong to the other."""
-    if (
-        len(bonded) != len(atoms)
-        or not np.array_equal(bonded.numbers, atoms.numbers)
-        or not np.array_equal(bonded.pbc, atoms.pbc)
-    ):
-        return False
-    if np.array_equal(bonded.positions, atoms.positions) and np.array_equal(bonded.cell.array, atoms.cell.array):
-        return True
-    if bonded.cell.rank < 3 or atoms.cell.rank < 3:
-        strained = not np.allclose(bonded.cell.array, atoms.cell.array)
-        moved = atoms.positions - bonded.positions
-    else:
-        deformation = np.linalg.solve(bonded.cell.array, atoms.cell.array)
-        strained = bool(np.abs(deformation - np.eye(3)).max() >= 0.2)
-        moved = atoms.positions - bonded.positions @ deformation
-    if strained:
-        return False
-    _, distance = find_mic(moved, with_complete_cell(atoms).cell, atoms.pbc)  # atoms may have been wrapped
-    shortest = np.linalg.norm(_nearest_vector(bonded))
-    return bool(distance.max() < 0.5 * shortest)
-
-
-def _nearest_vector(atoms: Atoms) -> np.ndarray:
-    """Vector from atom 0 to the atom, or the image of itself, closest to it."""
-    others, _ = find_mic(atoms.positions[1:] - atoms.positions[0], atoms.cell, atoms.pbc)
-    images = atoms.cell.array[atoms.pbc & atoms.cell.any(1)]
-    vectors = np.concatenate([others.reshape(-1, 3), images])
-    return vectors[np.argmin(np.linalg.norm(vectors, axis=1))] if len(vectors) else np.full(3, np.inf)

@@ -6,17 +6,17 @@ A bond (i, j, R) joins atom i in the home cell to atom j in the cell R = (n1, n2
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.geometry import complete_cell, minkowski_reduce
+from ase.geometry import complete_cell
 from matscipy.neighbours import neighbour_list
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from ase_klm import images
 from ase_klm.errors import KLMError, warn
 from ase_klm.validate import checked_array, checked_number
 
@@ -174,8 +174,11 @@ def _first_cutoff(atoms: Atoms) -> float:
     if len(atoms) == 0:
         raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
     completed = with_complete_cell(atoms).copy()
+    cell = images.upright_cell(completed.cell, atoms.pbc)
+    cell[atoms.pbc], _ = images.reduced(cell[atoms.pbc])
+    completed.set_cell(cell)
     completed.wrap()
-    lengths = [float(np.linalg.norm(vector)) for vector in completed.cell.array[atoms.pbc]]
+    lengths = [float(np.linalg.norm(vector)) for vector in cell[atoms.pbc]]
     if len(atoms) > 1:
         nearest, _ = cKDTree(completed.positions).query(completed.positions, k=2)
         lengths.append(float(np.median(nearest[:, 1])))
@@ -249,9 +252,10 @@ class SkinBonds:
 def primitive_cell(atoms: Atoms) -> NDArray[np.float64]:
     """Primitive lattice vectors of the structure without its moments, Å, shape (3, 3).
 
-    Along each periodic direction of the cell stands a primitive vector, along the others the completed cell's vector.
+    Along each periodic direction of the cell stands a primitive vector, along the others the completed cell's vector,
+    without its part along the periodic ones.
     """
-    cell = with_complete_cell(atoms).cell.array.copy()
+    cell = images.upright_cell(with_complete_cell(atoms).cell, atoms.pbc)
     cell[atoms.pbc] = primitive_vectors(atoms)
     return cell
 
@@ -260,7 +264,7 @@ def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
     """Primitive lattice translations of the structure without its moments, Å, shape (n_periodic, 3).
 
     Where they span it, these are fractions of the cell vectors, so that a 12 × 12 supercell gives back the vectors that
-    it was built from. Otherwise they are the shortest ones, the first turned to x, in a plane at an acute angle.
+    it was built from. Otherwise they are the shortest ones, chosen as by ``images.reduced``.
     """
     periodic = np.flatnonzero(atoms.pbc)
     if len(periodic) == 0:
@@ -268,12 +272,13 @@ def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
     if len(atoms) == 0:
         raise KLMError("the structure is empty", "it has no translations", "build the lattice first")
     completed = with_complete_cell(atoms)
-    cell, _ = minkowski_reduce(completed.cell, pbc=atoms.pbc)
+    cell = images.upright_cell(completed.cell, atoms.pbc)
+    cell[periodic], _ = images.reduced(cell[periodic])
     scaled = np.linalg.solve(cell.T, completed.positions.T).T
     species, counts = np.unique(atoms.numbers, return_counts=True)
-    images = np.flatnonzero(atoms.numbers == species[np.argmin(counts)])
+    alike = np.flatnonzero(atoms.numbers == species[np.argmin(counts)])
     is_translation = _TranslationTest(scaled, atoms.numbers)
-    classes = scaled[images] - scaled[images[0]]  # translations modulo the supercell
+    classes = scaled[alike] - scaled[alike[0]]  # translations modulo the supercell
     classes[:, periodic] -= classes[:, periodic].round()
     classes = classes[np.abs(classes[:, ~atoms.pbc]).max(axis=1, initial=0.0) < 1e-5]
     classes = is_translation.sieve(classes)
@@ -282,26 +287,9 @@ def primitive_vectors(atoms: Atoms) -> NDArray[np.float64]:
         return along
     # in a reduced cell, the shortest vector of a class is one cell away at most
     shifts = np.zeros((3 ** len(periodic), 3))
-    shifts[:, periodic] = list(product((0, -1, 1), repeat=len(periodic)))
+    shifts[:, periodic] = images.steps(len(periodic))
     candidates = (classes[:, None, :] + shifts).reshape(-1, 3)
-    vectors = candidates @ cell
-    lengths = np.linalg.norm(vectors, axis=1).round(6)
-    chosen: list[NDArray[np.float64]] = []
-    for number in np.lexsort((-vectors[:, 2].round(6), -vectors[:, 1].round(6), -vectors[:, 0].round(6), lengths)):
-        if lengths[number] < 1e-5:
-            continue
-        trial = np.array([*chosen, vectors[number]])
-        if len(periodic) == 2 and len(chosen) == 1 and chosen[0] @ vectors[number] < -1e-6:
-            continue  # its negative comes next
-        independent = np.linalg.svd(trial, compute_uv=False)[-1] > 1e-3 * lengths[number]
-        if independent and is_translation(candidates[number]):
-            chosen.append(vectors[number])
-        if len(chosen) == len(periodic):
-            break
-    found = np.array(chosen)
-    if len(found) == 3 and np.linalg.det(found) < 0:
-        found[2] *= -1
-    return found
+    return images.shortest_independent(candidates @ cell, len(periodic), lambda n: is_translation(candidates[n]))
 
 
 def _fractions_of_the_cell(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.mixing import LinearCombinationCalculator
 from numpy.typing import ArrayLike, NDArray
 
 from ase_klm.errors import KLMError
@@ -23,17 +24,44 @@ def set_moments(atoms: Atoms, moments: ArrayLike) -> None:
     atoms : Atoms
         Changed in place.
     moments : array_like
-        Shape (N, 3), in μB, one vector an atom; exactly zero on non-magnetic atoms.
+        μB, exactly zero on non-magnetic atoms: one vector an atom, shape (N, 3); or, collinear along z as ASE's scalar
+        moments are read, one number an atom, shape (N,), or one number for all.
 
     Raises
     ------
     KLMError
-        When the shape is wrong or a value is not finite.
+        When the shape is wrong or a value is not finite. Three numbers for three atoms are refused too: they may be
+        meant as one vector.
     """
-    array = checked_array(moments, (len(checked_atoms(atoms)), 3), "moments", "μB")
+    array = _vectors(moments, len(checked_atoms(atoms)))
     if "initial_magmoms" in atoms.arrays:  # scalar moments of a builder would fix the wrong shape
         del atoms.arrays["initial_magmoms"]
     atoms.set_array("initial_magmoms", array, float, (3,))
+
+
+def _vectors(moments: ArrayLike, n_atoms: int) -> Array:
+    """Moments (N, 3) from vectors, or from numbers along z."""
+    try:
+        rank = np.ndim(moments)
+    except ValueError:
+        rank = 2  # ragged: checked_array explains
+    if rank == 0:
+        moments = np.broadcast_to(moments, (n_atoms,))
+    elif rank == 1 and len(np.atleast_1d(moments)) != n_atoms:
+        raise KLMError(
+            f"moments has shape {np.shape(moments)}",
+            f"moments of {n_atoms} atoms are vectors ({n_atoms}, 3), numbers along z ({n_atoms},), or one number",
+            f"one vector for all: np.tile(vector, ({n_atoms}, 1))",
+        )
+    elif rank == 1 and n_atoms == 3:
+        raise KLMError(
+            "moments has shape (3,), and there are three atoms",
+            "these may be three numbers along z, or one vector for all",
+            "write np.outer(numbers, (0, 0, 1)), or np.tile(vector, (3, 1))",
+        )
+    if rank < 2:
+        return np.outer(checked_array(moments, (n_atoms,), "moments", "μB"), (0.0, 0.0, 1.0))
+    return checked_array(moments, (n_atoms, 3), "moments", "μB")
 
 
 def get_moments(atoms: Atoms) -> Array:
@@ -84,6 +112,39 @@ def rotate_moments(atoms: Atoms, rotation: ArrayLike) -> None:
     set_moments(atoms, get_moments(atoms) @ matrix.T)
 
 
+def computes_moments(calculator: Any, atoms: Atoms) -> bool:
+    """Whether moments that are not all zero are among a calculator's results, as in density functional theory."""
+    offered = getattr(calculator, "implemented_properties", ())
+    name = next((name for name in ("magmoms", "magmom") if name in offered), None)
+    try:
+        return name is not None and bool(np.any(calculator.get_property(name, atoms)))
+    except (PropertyNotImplementedError, NotImplementedError):
+        return False
+
+
+def _of_calculator(calculator: Any, atoms: Atoms) -> Any:
+    """Its magnetic forces; None without. In a linear combination, parts of the lattice alone have none."""
+    try:
+        return calculator.get_property("magnetic_forces", atoms)
+    except (PropertyNotImplementedError, NotImplementedError):
+        pass
+    if not isinstance(calculator, LinearCombinationCalculator):
+        return None
+    mixer = calculator.mixer
+    weighted = zip(mixer.calcs, mixer.weights, strict=True)
+    parts = [(part, weight, _of_calculator(part, atoms)) for part, weight in weighted]
+    for part, _, found in parts:
+        if found is None and computes_moments(part, atoms):
+            name = type(part).__name__
+            raise KLMError(
+                f"{name} gives no magnetic forces",
+                "it computes moments, so that its energy may depend on them",
+                f"if it does not, say so: SpinCalculator(potentials.Foreign({name}(...), magnetic=False))",
+            )
+    known = [weight * np.asarray(found, dtype=np.float64) for _, weight, found in parts if found is not None]
+    return sum(known[1:], start=known[0]) if known else None
+
+
 def get_magnetic_forces(atoms: Atoms) -> Array:
     """Magnetic forces F = -∂E/∂m, shape (N, 3), in eV/μB, the longitudinal part included.
 
@@ -96,10 +157,7 @@ def get_magnetic_forces(atoms: Atoms) -> Array:
         When none of the three has them.
     """
     if checked_atoms(atoms).calc is not None:
-        try:
-            found: Any = atoms.calc.get_property("magnetic_forces", atoms)
-        except (PropertyNotImplementedError, NotImplementedError):
-            found = None
+        found = _of_calculator(atoms.calc, atoms)
         if found is not None:
             return np.array(found, dtype=np.float64)
     for place in (atoms.arrays, atoms.info):

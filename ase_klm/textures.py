@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
 from numpy.typing import ArrayLike, NDArray
 
-from ase_klm import graphs
+from ase_klm import graphs, images
 from ase_klm.errors import KLMError
 from ase_klm.moments import directions, get_moments, set_moments
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number
@@ -81,12 +80,13 @@ def triangular_wave_vectors(atoms: Atoms, wave_number: float = np.pi / 3) -> Arr
     Returns
     -------
     ndarray
-        Cartesian, rad/Å, shape (3, 3); the first along the nearest-neighbour bond closest to x.
+        Cartesian, rad/Å, shape (3, 3); the first along the nearest-neighbour bond closest to x, of two the one with y.
     """
     bonds = graphs.neighbour_shells(checked_atoms(atoms), [1])
     both = np.concatenate([bonds.vectors, -bonds.vectors])
-    along = both[np.argmax(both[:, 0])]
-    distance = np.linalg.norm(along)
+    distance = np.linalg.norm(both[0])
+    x, y, _ = (both / distance).round(6).T
+    along = both[np.lexsort((y, x))[-1]]
     first = checked_number(wave_number, "wave_number", "rad") / distance * along / distance
     third_turn = _rotation_about_z(2 * np.pi / 3)
     return np.array([first, third_turn @ first, third_turn @ third_turn @ first])
@@ -178,7 +178,8 @@ def skyrmion(
     radius : float
         Å, where e_z = 0.
     centre : array_like, optional
-        Å, shape (3,); default the centre of the cell. Distances are periodic.
+        Å, shape (3,); default the centre of the cell, that is, of its first two vectors, or of the periodic ones of a
+        layer. Distances are periodic.
     helicity : float
         Degrees: 0 is a Néel skyrmion pointing outwards, 90 a Bloch one.
     width : float, optional
@@ -190,12 +191,12 @@ def skyrmion(
         raise KLMError(
             f"vorticity = {vorticity!r} is no winding number", "it is the integer that the charge is minus of", "use 1"
         )
+    spanning = checked_atoms(atoms).pbc if atoms.pbc.sum() == 2 else [True, True, False]
     middle = (
-        checked_atoms(atoms).cell.array[:2].sum(axis=0) / 2
-        if centre is None
-        else checked_array(centre, (3,), "centre", "Å")
+        atoms.cell.array[spanning].sum(axis=0) / 2 if centre is None else checked_array(centre, (3,), "centre", "Å")
     )
-    separation, _ = find_mic(atoms.positions - middle, graphs.with_complete_cell(atoms).cell, atoms.pbc)
+    periods = graphs.with_complete_cell(atoms).cell.array[atoms.pbc]
+    separation = images.nearest_image(atoms.positions - middle, periods)
     r = np.hypot(separation[:, 0], separation[:, 1])
     wall = radius / 2 if width is None else checked_number(width, "width", "Å", above=radius / 500)
     theta = 2 * np.arctan2(np.sinh(radius / wall), np.sinh(np.minimum(r / wall, 700.0)))

@@ -12,7 +12,7 @@ writes parity_plots.png, and the labels as parity_plots-KIND.npz, which are read
 import argparse
 
 from ase_klm import lattices, plot
-from ase_klm.data.configurations import KINDS
+from ase_klm.choices import KINDS
 from ase_klm.data.sampling import sample
 from ase_klm.models import files
 from ase_klm.training import measures, predict

@@ -250,8 +250,8 @@ def test_work_of_atomic_forces():
     rng, frames = np.random.default_rng(1), labelled(EXCHANGE, count=12)
     for frame in frames:
         moved = rng.normal(scale=0.02, size=(16, 3))
-        frame.atoms.positions += moved
         results = {"energy": frame.energy + np.sum(moved**2) / 2, "forces": -moved}
+        frame.atoms.positions += moved
         frame.atoms.calc = SinglePointCalculator(frame.atoms, **results)
     assert data.check(frames).slope.value == pytest.approx(1, abs=1e-9)  # the rule is exact for harmonic forces
     for frame in frames:

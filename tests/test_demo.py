@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ase_klm import ExchangeCalculator, SpinMinimizer, analysis, data, lattices, textures
+from ase_klm import ExchangeCalculator, KondoEDCalculator, SpinMinimizer, analysis, data, lattices, textures
 from ase_klm.cli import demo
 
 
@@ -40,7 +40,7 @@ def test_a_relaxed_state_stays_when_disturbed_anew(tmp_path):
     frames = data.read(tmp_path / "n_sk1_H0.008.traj")
     assert len(frames) > 10
     again = found.atoms.copy()
-    again.calc = demo.KondoEDCalculator(**demo.HAMILTONIAN, field=(0, 0, 0.008), kpts=(2, 2, 1), **demo.FAST)
+    again.calc = KondoEDCalculator(**demo.HAMILTONIAN, field=(0, 0, 0.008), kpts=(2, 2, 1), **demo.FAST)
     before = again.get_potential_energy()
     textures.add_noise(again, 0.05, seed=77)
     SpinMinimizer(again).run(fmax=demo.TORQUE, steps=300)
@@ -87,7 +87,7 @@ def test_nothing_is_drawn_between_fields():
 def test_film_titles_name_run_field_energy_and_charge():
     atoms = state("n_sk = 2").atoms
     atoms.info["step"] = 7
-    title = demo._in_film(data.frames.Frame(atoms), *demo.FILM).info["title"]
+    title = demo._in_film(data.Frame(atoms), *demo.FILM).info["title"]
     assert title.startswith("from n_sk = 2, H = 0.008 eV")
     assert "step 7" in title
     assert f"= {abs(analysis.topological_charge(atoms, per=48)):.2f}" in title

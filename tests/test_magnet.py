@@ -265,6 +265,17 @@ def test_calibration(ours, rng):
     assert float(ours.nearest.min()) == pytest.approx(shortest)
 
 
+def test_moments_are_measured_species_by_species():
+    atoms = Atoms("FeNiFe", positions=[(0, 0, 0), (2, 0, 0), (0, 2.2, 0)], cell=[9, 9, 9], pbc=True)
+    set_moments(atoms, [(0, 0, 3.0), (0.5, 0, 0), (0, 4.0, 0)])
+    x, cells, m = arrays(atoms)
+    model = models.MagNet.seeded(0, species=("Fe", "Ni"), cutoff=3.2).double()
+    model.calibrate(model.graph([atoms]), x, cells, m, torch.tensor([-20.0]))
+    assert model.moment_scales.tolist() == pytest.approx([12.5**0.5, 0.5])
+    assert model.longest_moments.tolist() == pytest.approx([4.0, 0.5])
+    assert model.moment_spreads.tolist() == pytest.approx([3.5 / 12.5, 0.05])  # std of 9 and 16 over 12.5; the least
+
+
 def test_files(model, rng, tmp_path):
     several = [structure(rng, n) for n in (5, 2)]
     x, cells, m = arrays(*several)

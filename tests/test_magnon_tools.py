@@ -8,20 +8,35 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 
+import ase.io
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.spectrum.band_structure import BandStructure
 from pages import ROOT, blocks, page, section
 from PIL import Image
 
-from ase_klm import LLGDynamics, Magnons, SpinCalculator, data, get_moments, lattices, plot, set_moments, textures
+from ase_klm import (
+    ECNNCalculator,
+    LLGDynamics,
+    MagNetCalculator,
+    Magnons,
+    SpinCalculator,
+    data,
+    get_moments,
+    lattices,
+    plot,
+    set_moments,
+    textures,
+)
 from ase_klm.cli import main
-from ase_klm.cli.magnons import _range
+from ase_klm.cli.magnon_bands import energy_range, structure
 from ase_klm.cli.models import calculator_from
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons.band_files import ModelBands, write_bands
 from ase_klm.magnons.mode_files import mode_images
+from ase_klm.models import files
 from ase_klm.moments import directions
 from ase_klm.potentials import Exchange, Kondo, UniaxialAnisotropy, Zeeman, potential_of
 from ase_klm.units import FS, HBAR
@@ -307,9 +322,9 @@ def typed(line):
 def test_rounding_about_zero_is_printed_as_zero(scale):
     """In six digits of the largest value: a Goldstone mode is at 0, not at 1.7e-15 or -0."""
     for rounding in (1.7e-15, -3e-14, 0.0):
-        assert _range(scale * np.array([[rounding, 0.5, 1.0]])) == f"0 to {scale:g}"
-    assert _range(scale * np.array([0.125, 1.0])) == f"{scale * 0.125:g} to {scale:g}"
-    assert _range(np.zeros(3)) == "0 to 0"
+        assert energy_range(scale * np.array([[rounding, 0.5, 1.0]])) == f"0 to {scale:g}"
+    assert energy_range(scale * np.array([0.125, 1.0])) == f"{scale * 0.125:g} to {scale:g}"
+    assert energy_range(np.zeros(3)) == "0 to 0"
 
 
 def test_command_line(folder, capsys):
@@ -362,9 +377,106 @@ def test_command_line_relaxes(folder, capsys):
     np.testing.assert_allclose(np.abs(told["models"][0]["moments"]), [[0, 0, 3], [0, 0, 3]], atol=5e-3)
 
 
+NETWORK = """
+[network]
+model = "{}"
+"""
+
+
+def test_command_line_takes_networks_of_atoms(folder):
+    crystal = lattices.cri3_monolayer()
+    set_moments(crystal, np.outer(crystal.symbols == "Cr", (0, 0, 3.0)))
+    data.write("cri3.traj", crystal)
+    assert typed("magnons cri3.traj --model cri3-model --path GK --npoints 3") == 0
+    told = json.loads(Path("magnons.json").read_text(encoding="utf-8"))
+    expected = MagNetCalculator("cri3-model", dtype="float64")
+    energies = Magnons(crystal, expected).get_band_structure("GK", npoints=3).energies[0]
+    np.testing.assert_allclose(told["models"][0]["energies"], energies, rtol=0, atol=1e-12)
+    assert np.ptp(energies) > 5e-3
+
+    files.save("own.safetensors", files.load("cri3-model"))
+    Path("own.toml").write_text(NETWORK.format("own.safetensors"))
+    textures.add_noise(crystal, 0.1, seed=1)
+    for model in ("own.safetensors", "own.toml"):
+        calculator, _ = calculator_from(model)
+        for name in ("energy", "forces", "magnetic_forces"):
+            np.testing.assert_allclose(
+                calculator.get_property(name, crystal), expected.get_property(name, crystal), atol=1e-10
+            )
+
+
+def test_command_line_takes_networks_of_spins(folder):
+    square = lattices.square((6, 6))
+    textures.uniform(square)
+    data.write("square.traj", square)
+    Path("own.toml").write_text(NETWORK.format("kondo-square"))
+    for model in ("kondo-square", "own.toml"):
+        atoms, (calculator, _) = square.copy(), calculator_from(model)
+        expected = ECNNCalculator("kondo-square", dtype="float64")
+        textures.random(atoms, seed=1)
+        forces = [calc.get_property("magnetic_forces", atoms) for calc in (calculator, expected)]
+        np.testing.assert_allclose(*forces, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "c.cif", "c.xsf"])
+@pytest.mark.parametrize(
+    ("words", "moment"), [("Cr=3", (0, 0, 3)), ("Cr=-2.5", (0, 0, -2.5)), ("Cr=3,0,-1", (3, 0, -1))]
+)
+def test_structures_of_other_formats(folder, name, words, moment):
+    crystal = lattices.cri3_monolayer(size=(1, 2))
+    ase.io.write(name, crystal)
+    with pytest.raises(KLMError, match="--moments Cr=3"):
+        structure(name)
+    read = structure(name, [words])
+    chromium = read.symbols == "Cr"
+    assert chromium.sum() == 4
+    np.testing.assert_allclose(get_moments(read), np.outer(chromium, moment))
+
+
+def test_moments_that_a_calculation_found_are_read(folder):
+    crystal = lattices.cri3_monolayer()
+    crystal.calc = SinglePointCalculator(crystal, energy=0.0, magmoms=[3.1, 3.1, *(-0.1,) * 6])
+    ase.io.write("c.json", crystal)
+    np.testing.assert_allclose(get_moments(structure("c.json"))[:, 2], [3.1, 3.1, *(-0.1,) * 6])
+
+
+def test_command_line_leaves_a_saddle_when_nudged(folder, capsys):
+    """An antiparallel state of a ferromagnet has no torques: relaxation alone stays there."""
+    data.write("saddle.traj", antiferromagnet())
+    for seed in (1, 2):
+        line = "magnons saddle.traj --model model.toml --path GM --npoints 5 --overwrite"
+        assert typed(f"{line} --relax") == 2
+        assert "unstable" in capsys.readouterr().err
+        assert typed(f"{line} --relax --nudge 0.05 --seed {seed}") == 0
+        told = json.loads(Path("magnons.json").read_text(encoding="utf-8"))
+        first, second = directions(told["models"][0]["moments"])
+        np.testing.assert_allclose(first, second, atol=1e-2)
+        assert min(min(told["models"][0]["energies"])) > 0
+
+
+def test_command_line_overwrites_only_when_told(folder, capsys):
+    line = "magnons fm.extxyz --model model.toml --path GM --npoints 5"
+    assert typed(line) == 0
+    before = Path("magnons.json").read_bytes()
+    assert typed(line) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+    assert Path("magnons.json").read_bytes() == before
+    assert typed(f"{line} --npoints 6 --overwrite") == 0
+    assert Path("magnons.json").read_bytes() != before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("fm.extxyz --model model.toml --moments Cr", "cannot be read"),
+        ("fm.extxyz --model model.toml --moments Xx=3", "cannot be read"),
+        ("fm.extxyz --model model.toml --moments Cr=1,2", "cannot be read"),
+        ("fm.extxyz --model model.toml --moments Mn=2", "names no atom"),
+        ("fm.extxyz --model model.toml --nudge 0.1", "add --relax"),
+        ("fm.extxyz --model model.toml --nudge -1 --relax", "noise"),
+        ("fm.extxyz --model model.toml --nudge 1 --seed -1 --relax", "seed"),
+        ("junk --model model.toml", "cannot be read as a structure"),
+        ("fm.extxyz --model model.toml --picture a.png --spectrum a.png", "named twice"),
         ("nothing.extxyz --model model.toml", "there is no such file"),
         ("fm.cif --model model.toml", "cannot be read"),
         ("bare.extxyz --model model.toml", "carries no moments"),
@@ -388,6 +500,7 @@ def test_command_line_says_what_is_wrong(folder, capsys, arguments, words):
     set_moments(bare, np.zeros((2, 3)))
     data.write("bare.extxyz", bare)
     data.write("afm.extxyz", antiferromagnet())
+    Path("junk").write_text("no structure")
     assert main(["magnons", *arguments.split()]) == 2
     error = capsys.readouterr().err
     assert words in error

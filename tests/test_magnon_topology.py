@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import reference
+from scipy.spatial.transform import Rotation
 from scipy.special import zeta
 from test_magnons import bands_of
 
@@ -76,14 +77,142 @@ def test_chern_numbers_change_sign_with_the_interaction_and_with_the_moments():
     np.testing.assert_array_equal(shifted, chern_numbers(Magnons(honeycomb())))
 
 
-def test_chern_numbers_do_not_depend_on_how_the_cell_is_written():
-    """Seen from the third cell vector: exchanging the first two changes nothing, turning it over the sign."""
-    expected = chern_numbers(Magnons(honeycomb()))
-    exchanged = [(i, j, (b, a, c), M) for i, j, (a, b, c), M in honeycomb_bonds()]
-    other = Magnons(honeycomb(bonds=exchanged, axes=np.eye(3)[[1, 0, 2]]))
-    np.testing.assert_array_equal(chern_numbers(other), expected)
-    np.testing.assert_array_equal(chern_numbers(other, bands=[1]), expected[1:])
-    np.testing.assert_array_equal(chern_numbers(Magnons(honeycomb(axes=np.diag([1, 1, -1])))), -expected)
+DESCRIPTIONS = {
+    "as built": np.eye(3),
+    "c turned over": np.diag([1, 1, -1]),
+    "a and b exchanged": np.eye(3)[[1, 0, 2]],
+    "a turned over": np.diag([-1, 1, 1]),
+    "a and b exchanged without c": np.diag([1, 1, 0])[[1, 0, 2]],
+    "a turned over without c": np.diag([-1, 1, 0]),
+    "without c": np.diag([1, 1, 0]),
+    "c in the middle": np.eye(3)[[0, 2, 1]],
+    "c first": np.eye(3)[[2, 1, 0]],
+    "skewed": np.array([(1, 0, 0), (4, 1, 0), (2, -3, 1)]),
+}
+
+
+def written(axes, turn=None, mesh=(24, 24)):
+    """Chern numbers, thermal Hall conductivity at 50 K, and the normal, in other cell vectors and orientations."""
+    turn = np.eye(3) if turn is None else turn
+    atoms = honeycomb()
+    atoms.pbc = axes[:, :2].any(axis=1) & (axes[:, 2] == 0)
+    periodic = axes[atoms.pbc, :2]
+    atoms.set_cell(axes @ atoms.cell.array @ turn.T)
+    atoms.positions[:] = atoms.positions @ turn.T
+    bonds = []
+    for i, j, cell, M in honeycomb_bonds():
+        found = np.zeros(3, dtype=int)
+        found[atoms.pbc] = np.array(cell[:2]) @ np.linalg.inv(periodic).round().astype(int)
+        bonds.append((i, j, found.tolist(), turn @ M @ turn.T))
+    set_moments(atoms, 2 * S * np.tile(turn @ Z, (2, 1)))
+    onsite = np.tile(turn @ EASY_AXIS @ turn.T, (2, 1, 1))
+    atoms.calc = ExchangeCalculator(bonds=bonds, onsite=onsite)
+    magnons = Magnons(atoms)
+    found = berry_curvature(magnons, mesh)
+    return found.chern_numbers.tolist(), thermal_hall_conductivity(magnons, 50.0, mesh=mesh), found.normal
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_signs_do_not_depend_on_how_the_cell_is_written(name):
+    """Seen from +z: the lower band has +1 here, and κ_xy its sign."""
+    numbers, hall, normal = written(DESCRIPTIONS[name])
+    assert numbers == [1, -1]
+    assert hall == pytest.approx(14.378e-12, rel=1e-3)
+    np.testing.assert_allclose(normal, Z, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["as built", "c turned over", "a and b exchanged without c", "skewed"])
+@pytest.mark.parametrize(
+    ("turn", "normal", "sign"),
+    [
+        ((np.pi / 2, 0, 0), (0, 1, 0), -1),  # z to -y
+        ((-np.pi / 2, 0, 0), (0, 1, 0), 1),
+        ((0, np.pi / 2, 0), (1, 0, 0), 1),
+        ((0, -np.pi / 2, 0), (1, 0, 0), -1),
+        ((np.pi, 0, 0), (0, 0, 1), -1),
+        ((0, np.pi / 6, 0), (0.5, 0, np.sqrt(0.75)), 1),
+        ((0, np.pi / 6 - np.pi, 0), (0.5, 0, np.sqrt(0.75)), -1),
+    ],
+)
+def test_layers_that_do_not_lie_in_xy(name, turn, normal, sign):
+    """Seen from the side of positive z, then y, then x component, which the result names."""
+    numbers, hall, seen_from = written(DESCRIPTIONS[name], Rotation.from_rotvec(turn).as_matrix(), (12, 12))
+    assert numbers == [sign, -sign]
+    assert sign * hall > 1e-12
+    np.testing.assert_allclose(seen_from, normal, atol=1e-9)
+
+
+def hamiltonian(magnons, waves):
+    """H of a ferromagnet in Bloch functions with the positions of the atoms, at Cartesian q, rad/Å, shape (n_q, 3)."""
+    atoms, n = magnons.atoms, magnons.form.n_modes
+    q = np.where(atoms.pbc, waves @ atoms.cell.array.T / (2 * np.pi), 0.0)
+    H = magnons.form.at(q)
+    assert np.abs(H[:, :n, n:]).max() < 1e-12
+    phases = np.exp(1j * waves @ atoms.positions.T)
+    return phases.conj()[:, :, None] * H[:, :n, :n] * phases[:, None, :]
+
+
+def kubo_curvature(magnons, waves, step=1e-5):
+    """F_n = 2 Im Σ_m <n|∂_x H|m><m|∂_y H|n>/(ω_n - ω_m)², Å², shape (n_q, bands), and the energies."""
+    energies, u = np.linalg.eigh(hamiltonian(magnons, waves))
+    x, y = (
+        u.conj().swapaxes(1, 2)
+        @ ((hamiltonian(magnons, waves + axis) - hamiltonian(magnons, waves - axis)) / (2 * step))
+        @ u
+        for axis in step * np.eye(3)[:2]
+    )
+    gaps = energies[:, :, None] - energies[:, None, :] + np.diag(np.full(energies.shape[1], np.inf))
+    return 2 * np.imag(x * y.swapaxes(1, 2) / gaps**2).sum(2), energies
+
+
+def test_curvature_is_that_of_the_sum_of_kubo():
+    magnons = Magnons(honeycomb())
+    found = berry_curvature(magnons, (48, 48))
+    waves = found.q @ (2 * np.pi * np.linalg.inv(magnons.atoms.cell.array).T)
+    kubo, energies = kubo_curvature(magnons, waves)
+    np.testing.assert_allclose(found.curvature, kubo, atol=0.005 * np.abs(kubo).max())
+    zone = (2 * np.pi) ** 2 / (6.867**2 * np.sqrt(0.75))
+    np.testing.assert_allclose(kubo.mean(0) * zone / (2 * np.pi), [1, -1], atol=1e-6)
+    # c2 = ∫ x² (-dn/dx) dx from ε/kT on, by a table
+    kT = 50 * units.KB
+    x = np.linspace(1e-3, 60, 200_000)
+    integrand = x**2 / (4 * np.sinh(x / 2) ** 2)
+    above = np.append(np.cumsum((integrand[1:] + integrand[:-1])[::-1] * (x[1] - x[0]) / 2)[::-1], 0)
+    weights = np.interp(energies / kT, x, above)
+    per_joule = 1.380649e-23**2 * 50 / 1.054571817e-34
+    expected = per_joule * (weights * kubo).mean(0).sum() * zone / (2 * np.pi) ** 2
+    assert thermal_hall_conductivity(magnons, 50.0) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("dm", [D, -D])
+def test_the_mode_in_the_gap_runs_along_minus_x_at_the_upper_edge(dm):
+    """What C = +1 means: a ribbon along x, its edges at small and at large y, with a mode at each edge."""
+    rows = 12
+    atoms = honeycomb(dm).repeat((1, rows, 1))
+    atoms.pbc = (True, False, False)
+    bonds = [
+        (2 * row + i, 2 * (row + b) + j, (a, 0, 0), M)
+        for row in range(rows)
+        for i, j, (a, b, _), M in honeycomb_bonds(dm)
+        if 0 <= row + b < rows
+    ]
+    atoms.calc = ExchangeCalculator(bonds=bonds, onsite=np.tile(EASY_AXIS, (2 * rows, 1, 1)))
+    ribbon = Magnons(atoms)
+    waves = np.column_stack([np.arange(240) / 240, *np.zeros((2, 240))])
+    energies, moved = ribbon.modes(waves)
+    bulk = Magnons(honeycomb(dm))
+    grid = np.stack(np.meshgrid(*[np.arange(48) / 48] * 2), axis=-1).reshape(-1, 2)
+    lower, upper = bulk.frequencies(np.column_stack([grid, np.zeros(len(grid))])).T
+    assert lower.max() < upper.min()
+    middle = (lower.max() + upper.min()) / 2
+    weight = (np.abs(moved) ** 2).sum(-1)
+    above = weight[:, :, rows:].sum(-1) / weight.sum(-1)
+    crossings = {"upper": 0, "lower": 0}
+    for q, band in np.argwhere((energies > middle) != (np.roll(energies, -1, axis=0) > middle)):
+        assert not 0.1 < above[q, band] < 0.9  # at one edge or the other
+        crossings["upper" if above[q, band] > 0.5 else "lower"] += 1 if energies[q, band] < middle else -1
+    chern = chern_numbers(bulk)[0]
+    assert crossings == {"upper": -chern, "lower": chern}
 
 
 def test_curvature_of_the_two_band_model():

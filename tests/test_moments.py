@@ -57,6 +57,28 @@ def test_scalar_moments_are_collinear_and_get_replaced():
     np.testing.assert_array_equal(get_moments(Atoms("Fe2")), np.zeros((2, 3)))
 
 
+@pytest.mark.parametrize("n_atoms", [1, 2, 4, 12])
+@pytest.mark.parametrize("before", [None, "scalars", "vectors"])
+def test_numbers_are_set_along_z_as_they_are_read(n_atoms, before, rng):
+    """What ASE's own scalar moments would be read as, whatever the atoms had."""
+    for numbers in (2.2, np.float32(-1.5), 3, rng.normal(size=n_atoms), list(range(n_atoms))):
+        atoms, scalar = Atoms(f"Fe{n_atoms}"), Atoms(f"Fe{n_atoms}")
+        if before is not None:
+            atoms.set_initial_magnetic_moments(np.ones(n_atoms if before == "scalars" else (n_atoms, 3)))
+        scalar.set_initial_magnetic_moments(np.broadcast_to(numbers, n_atoms))
+        set_moments(atoms, numbers)
+        assert atoms.arrays["initial_magmoms"].shape == (n_atoms, 3)
+        np.testing.assert_array_equal(get_moments(atoms), get_moments(scalar))
+
+
+@pytest.mark.parametrize("wrong", [(0, 0, 1), np.ones(5), "up", [None] * 4, np.nan, [[2.2]]])
+def test_numbers_that_fit_no_atoms(wrong):
+    with pytest.raises(KLMError, match="moments"):
+        set_moments(Atoms("Fe4"), wrong)
+    with pytest.raises(KLMError, match="one vector for all"):
+        set_moments(Atoms("Fe3"), (0, 0, 1))  # three atoms: numbers or a vector?
+
+
 def test_directions_and_magnetic_sites(atoms):
     e = directions(get_moments(atoms))
     np.testing.assert_array_equal(is_magnetic(atoms), np.arange(12) % 2 == 1)

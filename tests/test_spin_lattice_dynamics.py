@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.constraints import FixAtoms, FixBondLength
@@ -20,6 +21,7 @@ from ase_klm.calculators import ExchangeCalculator, SpinCalculator
 from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics
 from ase_klm.dynamics.couplings import Couplings
 from ase_klm.dynamics.sublattices import Sublattices, colouring
+from ase_klm.dynamics.vibrations import fastest_vibration
 from ase_klm.graphs import bonds_within
 from ase_klm.potentials import (
     BetheSlater,
@@ -99,6 +101,12 @@ def isolated(**kwargs):
     return atoms
 
 
+def turning_field(time):
+    """eV/μB; it turns about z once in 30 fs, so that a step notices at which time it is taken."""
+    angle = 2 * np.pi * time / (30 * FS)
+    return 0.1 * np.cos(angle), 0.1 * np.sin(angle), 0.0
+
+
 def state(atoms):
     return np.concatenate([atoms.positions, atoms.get_velocities(), get_moments(atoms)])
 
@@ -126,13 +134,18 @@ SPIN_ORBIT = {"extra": ExchangeOfDistance(shells={1: PseudoDipolar(Exponential(-
         ("suzuki-trotter", SPIN_ORBIT),
         ("sib", {}),
         ("sib", MANY_BODY),
+        ("suzuki-trotter", {"field": turning_field}),
+        ("sib", {"field": turning_field}),
     ],
 )
 def test_order_of_convergence(integrator, arguments):
+    field = arguments.get("field")
+    made = {name: value for name, value in arguments.items() if name != "field"}
     ends = {}
     for femtoseconds in (1.0, 0.5, 0.125):
-        atoms = iron(**arguments)
-        SpinLatticeDynamics(atoms, femtoseconds * FS, integrator=integrator).run(int(16 / femtoseconds))
+        atoms = iron(**made)
+        dynamics = SpinLatticeDynamics(atoms, femtoseconds * FS, integrator=integrator, field=field)
+        dynamics.run(int(16 / femtoseconds))
         ends[femtoseconds] = state(atoms)
     ratio = np.linalg.norm(ends[1.0] - ends[0.125]) / np.linalg.norm(ends[0.5] - ends[0.125])
     # (1 - 1/64) / (1/4 - 1/64) = 4.2 for order 2
@@ -575,6 +588,16 @@ def test_potentials_that_cannot_be_swept():
     assert SpinLatticeDynamics(iron(**MANY_BODY), FS).integrator.name == "sib"
     with pytest.raises(KLMError, match="cannot turn single spins"):
         SpinLatticeDynamics(iron(**MANY_BODY), FS, integrator="suzuki-trotter")
+
+
+@pytest.mark.parametrize(("stiffness", "masses"), [(2.0, (10.0, 10.0)), (8.0, (1.0, 40.0))])
+def test_fastest_vibration_of_one_spring(stiffness, masses):
+    atoms = Atoms("Fe2", positions=[(0, 0, 0), (2.5, 0, 0)], masses=masses)
+    bound = LatticeEnergy({1: stiffness}).bind(atoms)
+    inverse_mass = 1 / torch.tensor(masses, dtype=torch.float64)[:, None]
+    found = fastest_vibration(bound, bound.moments, bound.positions, bound.cell, inverse_mass)
+    # ω² = k/μ; differences with steps of 1e-3 Å see the anharmonicity across the bond
+    assert found == pytest.approx(np.sqrt(stiffness * float(inverse_mass.sum())), rel=1e-4)
 
 
 def test_steps_that_are_too_long():

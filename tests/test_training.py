@@ -1,8 +1,12 @@
 """Training: losses against numbers made by hand, symmetries, resuming to the same bits, files of weights."""
 
+import contextlib
 import itertools
 import json
 import math
+import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,17 +18,29 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import nn
 
-from ase_klm import KLMError, KondoEDCalculator, data, get_moments, lattices, plot, set_moments, testing, textures
+from ase_klm import (
+    KLMError,
+    KondoEDCalculator,
+    data,
+    get_moments,
+    interrupts,
+    lattices,
+    plot,
+    set_moments,
+    testing,
+    textures,
+)
 from ase_klm.calculators import SpinCalculator
 from ase_klm.cli import main
-from ase_klm.cli.train import trainer_from
+from ase_klm.cli.trainings import trainer_from
 from ase_klm.data import Frame
 from ase_klm.models import files
 from ase_klm.models.base import FARTHEST, LocalNetwork
 from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.potentials.network import Network
-from ase_klm.training import Loss, Modern, Paper, Trainer, Values, curves, evaluate, measures, predict, split
+from ase_klm.training import Loss, Modern, Paper, Trainer, Values, averages, curves, evaluate, measures, predict, split
+from ase_klm.training import trainer as trainer_module
 from ase_klm.training.dataset import grouped, permuted, random_rotations, rotated
 
 
@@ -307,6 +323,55 @@ def test_a_killed_training_continues_to_the_same_bits(tmp_path, recipe):
     assert trainer(tmp_path / "cut", **options).run() == expected  # a finished one is done
 
 
+def stopped_at(run, line):
+    """Run, with a Ctrl-C before the given line that the training executes; lines that were executed."""
+    watched = {Path(module.__file__).name for module in (trainer_module, averages, interrupts)}
+    count = 0
+
+    def trace(frame, event, _argument):
+        nonlocal count
+        if Path(frame.f_code.co_filename).name not in watched:
+            return None
+        if event == "line":
+            count += 1
+            if count == line:
+                signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_interrupted_training_continues_to_the_same_bits(tmp_path, monkeypatch):
+    """Ctrl-C at lines of the loop drawn at random, in steps, validations and savings alike."""
+    monkeypatch.setattr(curves, "save_picture", lambda *_: None)  # it takes most of the time
+    options = {"train": heisenberg(4), "recipe": Modern(batch=2, ema=0.9), "checkpoint_every": 1e9, "epochs": 2}
+    whole = trainer(tmp_path / "whole", **options)
+    lines = stopped_at(whole.run, -1)
+    kept = 0
+    for line in np.random.default_rng(1).integers(1, lines, 20):
+        directory = tmp_path / str(line)
+        with interrupts.noted() as came, contextlib.suppress(KeyboardInterrupt):
+            stopped_at(trainer(directory, **options).run, line)
+        assert came
+        torch.set_grad_enabled(True)  # Ctrl-C may have left torch within a no_grad; a new process begins without
+        there = (directory / "checkpoint.safetensors").exists()
+        kept += there
+        last = trainer(directory, model=network(seed=9) if there else None, **options)
+        last.run()
+        for a, b in zip(whole.model.state_dict().values(), last.model.state_dict().values(), strict=True):
+            assert torch.equal(a, b), line
+        rows = [curves.read(where / "curves.csv") for where in (tmp_path / "whole", directory)]
+        for a, b in zip(*rows, strict=True):
+            assert {**a, "minutes": 0} == {**b, "minutes": 0}, line
+    assert kept > 12
+
+
 def test_another_configuration_is_refused(tmp_path):
     trainer(tmp_path).run()
     for change in (
@@ -436,8 +501,10 @@ def test_the_range_is_that_of_the_last_training_set(tmp_path):
     first.run()
     frames = heisenberg(3)
     for number, frame in enumerate(frames):
+        energy = frame.energy
         textures.uniform(frame.atoms)
         textures.add_noise(frame.atoms, 0.1, seed=number)
+        frame.atoms.calc = SinglePointCalculator(frame.atoms, energy=energy)  # any label will do here
     atoms = frames[0].atoms
     second = Trainer(None, frames, frames, tmp_path / "second", epochs=1, initial=first.best_path, progress=False)
     second.run()

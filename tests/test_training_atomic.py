@@ -18,7 +18,7 @@ from torch import nn
 
 from ase_klm import KLMError, MagNetCalculator, data, get_magnetic_forces, plot, set_moments
 from ase_klm.cli import main
-from ase_klm.cli.train import trainer_from
+from ase_klm.cli.trainings import trainer_from
 from ase_klm.data import Frame
 from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork
@@ -394,6 +394,7 @@ def test_what_is_not_finite_stops_and_is_named(tmp_path):
     files.register(Fragile)
     frames = frames_of(6)
     set_moments(frames[4].atoms, 3 * frames[4].moments)
+    frames[4].atoms.calc.atoms = frames[4].atoms.copy()  # the labels stay
     Fragile.asked = 0
     run = trainer(tmp_path, model=network(Fragile), train=frames, recipe=Modern(batch=3), epochs=30)
     with pytest.raises(KLMError, match=r"not finite at step \d+, with frame 4 of the training part"):
@@ -451,6 +452,7 @@ def test_wrong_data(tmp_path):
     iron.atoms.numbers[0] = 26
     bare.atoms.calc = None
     set_moments(still.atoms, np.zeros((4, 3)))
+    still.atoms.calc.atoms = still.atoms.copy()  # the labels stay
     infinite.atoms.calc.results["energy"] = math.inf
     ragged.atoms.calc.results["forces"] = np.zeros((3, 3))
     for frame, message in (

@@ -5,12 +5,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from ase_klm.analysis.structure_factor import StructureFactor, structure_factor
 from ase_klm.errors import KLMError
+from ase_klm.images import reduced
 from ase_klm.validate import Array
 
 
@@ -74,8 +74,11 @@ def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
     highest &= intensity > 1e-6 * intensity.max()
     candidates = np.flatnonzero(highest)
     strength = (intensity / intensity.max()).round(9)
-    lengths = np.linalg.norm(factor.q_cartesian, axis=1).round(9)
-    candidates = candidates[np.lexsort((lengths[candidates], -strength[candidates]))]
+    lengths = np.linalg.norm(factor.q_cartesian, axis=1)
+    largest = max(lengths.max(), 1e-12)
+    x, y, z = (factor.q_cartesian / largest).round(6).T + 0.0
+    rank = np.argsort(np.lexsort((-z, -y, -x, (lengths / largest).round(6), -strength)))  # whatever the cell vectors
+    candidates = candidates[np.argsort(rank[candidates])]
     rotations = _point_group(factor)
     peaks: list[BraggPeak] = []
     seen: set[int] = set()
@@ -86,7 +89,7 @@ def bragg_peaks(source: Any, number: int = 5) -> list[BraggPeak]:
             continue
         members = find(factor.q[peak] @ rotations)
         star = np.unique(members[members >= 0])
-        star = star[np.argsort(-strength[star], kind="stable")]
+        star = star[np.argsort(rank[star])]
         seen.update(star.tolist())
         peaks.append(
             BraggPeak(factor.q[peak], factor.q_cartesian[peak], float(intensity[peak]), factor.q[star], intensity[star])
@@ -109,8 +112,9 @@ class _Finder:
 
 def _neighbours(factor: StructureFactor) -> Array:
     """Wave vectors whose cells touch that of Γ, in units of q, shape (n, 3)."""
+    _, operation = reduced(factor.steps @ factor.reciprocal)
     numbers = np.array(list(product((-2, -1, 0, 1, 2), repeat=len(factor.steps))))
-    q = numbers @ factor.steps
+    q = numbers @ operation @ factor.steps
     vectors = q @ factor.reciprocal
     # no vector of the grid is closer to the middle of a touching one than its ends are
     halves = vectors / 2
@@ -126,11 +130,9 @@ def _wrapped(q: Array) -> Array:
 def _point_group(factor: StructureFactor) -> Array:
     """Point group of the lattice as matrices acting on q from the right, shape (n, 3, 3)."""
     periodic = factor.steps.any(axis=0)
-    reduced, _ = minkowski_reduce(factor.cell, pbc=periodic)
-    axes = np.flatnonzero(periodic)
-    block = reduced[axes]
+    block, _ = reduced(factor.cell[periodic])
     metric = block @ block.T
-    dimension = len(axes)
+    dimension = len(block)
     trials = np.array(list(product((-1, 0, 1), repeat=dimension**2))).reshape(-1, dimension, dimension)
     images = trials @ metric @ trials.swapaxes(1, 2)
     kept = trials[np.abs(images - metric).max(axis=(1, 2)) < 1e-4 * metric.max()]

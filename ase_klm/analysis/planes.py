@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
+from ase_klm.images import plane_axes, reduced, steps
 from ase_klm.moments import is_magnetic
 from ase_klm.validate import Array
 
@@ -27,17 +28,22 @@ class MagneticPlane:
     sites : ndarray
         Indices of the magnetic atoms, shape (n,).
     axes : ndarray
-        Orthonormal u, v (in the plane) and normal u × v as rows, shape (3, 3); x, y, z for a layer in the xy plane.
+        Orthonormal u, v (in the plane) and `normal` u × v as rows, shape (3, 3); x, y, z for a layer in the xy plane.
     points : ndarray
         Coordinates along u and v, Å, shape (n, 2).
     periods : ndarray
-        Periodic cell vectors in the plane, Å, shape (0 to 2, 2).
+        Shortest periods of the structure in the plane, Å, shape (0 to 2, 2).
     """
 
     sites: NDArray[np.int64]
     axes: Array
     points: Array
     periods: Array
+
+    @property
+    def normal(self) -> Array:
+        """The side from which the plane is seen, of positive z, else y, else x component, shape (3,)."""
+        return np.asarray(self.axes[2])
 
     @property
     def spacing(self) -> float:
@@ -79,8 +85,9 @@ class MagneticPlane:
 def magnetic_plane(atoms: Atoms) -> MagneticPlane:
     """Find the plane of the magnetic atoms.
 
-    The plane contains two of the cell vectors, or lies anyhow where fewer than two directions are periodic. Its
-    normal points to +z (to +y, then +x, for upright planes). A layer may be buckled by less than half its spacing.
+    The plane contains two of the cell vectors, or of the shortest periods of a crystal, or lies anyhow where fewer than
+    two directions are periodic; of planes that fit alike the most densely filled one is taken, then that most across z.
+    Its normal points to +z (to +y, then +x, for upright planes). A layer may be buckled by less than half its spacing.
 
     Raises
     ------
@@ -92,15 +99,18 @@ def magnetic_plane(atoms: Atoms) -> MagneticPlane:
     if len(sites) == 0:
         raise no_moments()
     positions = atoms.positions[sites]
-    best = None
+    found = []
     for penalty, normal, vectors, height in _candidates(atoms, positions):
-        axes = _axes(normal)
-        points, periods = positions @ axes[:2].T, vectors @ axes[:2].T
+        axes = plane_axes(normal)
+        plane = MagneticPlane(sites, axes, positions @ axes[:2].T, reduced(vectors)[0] @ axes[:2].T)
         thickness = _thickness(positions @ axes[2], height)
-        if best is None or (thickness, penalty) < (best[0] - 1e-6, best[1]) or thickness < best[0] - 1e-6:
-            best = (thickness, penalty, MagneticPlane(sites, axes, points, periods))
-    assert best is not None
-    thickness, _, plane = best
+        area = np.linalg.norm(np.cross(*vectors)) if len(vectors) == 2 else 0.0
+        flat = thickness <= FLATNESS * plane.spacing
+        # both periods of a layer lie in it, even if its few sites also fit a plane across it
+        unlike = penalty if flat and atoms.pbc.sum() == 2 else 0
+        across_z = -np.abs(axes[2, ::-1]).round(6)
+        found.append(((not flat, unlike, round(thickness, 5), penalty, round(area, 5), *across_z), thickness, plane))
+    _, thickness, plane = min(found, key=lambda candidate: candidate[0])
     spread = np.concatenate([plane.points - plane.points[0], plane.periods])
     widths = np.linalg.svd(spread, compute_uv=False)
     if len(widths) < 2 or widths[1] < 1e-6 * widths[0]:
@@ -128,6 +138,8 @@ def _candidates(atoms: Atoms, positions: Array) -> list[tuple[int, Array, Array,
             height = abs(cell[c] @ normal) / area if pbc[c] else None
             vectors = cell[[axis for axis in (a, b) if pbc[axis]]]
             found.append((int(pbc[c]) - len(vectors), normal / area, vectors.reshape(-1, 3), height or None))
+    if pbc.all():
+        found += _planes_of_a_crystal(cell)
     if pbc.sum() < 2:
         vectors = cell[pbc].reshape(-1, 3)
         spread = np.concatenate([positions - positions.mean(axis=0), vectors, np.zeros((3, 3))])
@@ -135,13 +147,21 @@ def _candidates(atoms: Atoms, positions: Array) -> list[tuple[int, Array, Array,
     return found
 
 
-def _axes(normal: Array) -> Array:
-    z, y, x = normal[::-1].round(9)
-    up = normal * (1 if (z, y, x) > (0, 0, 0) else -1)
-    helper = np.eye(3)[0 if abs(up[0]) < 0.9 else 1]
-    u = helper - (helper @ up) * up
-    u /= np.linalg.norm(u)
-    return np.array([u, np.cross(up, u), up])
+def _planes_of_a_crystal(cell: Array) -> list[tuple[int, Array, Array, float | None]]:
+    """The same of the planes between the shortest lattice vectors and their sums, whichever vectors the cell has."""
+    short, _ = reduced(cell)
+    numbers = steps(3)[1:]
+    found = {}
+    for one, first in enumerate(numbers):
+        for second in numbers[one + 1 :]:
+            plane = np.cross(first, second)
+            if np.gcd.reduce(plane) != 1 or tuple(-plane) in found:  # else the two do not span all of the plane
+                continue
+            vectors = np.array([first, second]) @ short
+            normal = np.cross(*vectors)
+            area = float(np.linalg.norm(normal))
+            found[tuple(plane)] = (-1, normal / area, vectors, abs(float(np.linalg.det(short))) / area)
+    return list(found.values())
 
 
 def _thickness(heights: Array, period: float | None) -> float:

@@ -13,7 +13,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import get_window
 from scipy.special import exprel
 
 from ase_klm import units
@@ -86,6 +85,8 @@ class Welch:
         try:
             if not isinstance(self.window, str):  # SciPy would take a number for a Kaiser window
                 raise TypeError("a window has a name")
+            from scipy.signal import get_window  # scipy.signal takes half a second
+
             return np.asarray(get_window(self.window, length), dtype=np.float64)
         except (ValueError, TypeError) as error:
             raise KLMError(

@@ -17,6 +17,7 @@ from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
 from ase_klm.analysis.wave_vectors import supercell_waves
 from ase_klm.errors import KLMError
+from ase_klm.images import upright_cell
 from ase_klm.moments import get_moments
 from ase_klm.validate import Array, checked_array
 
@@ -112,7 +113,7 @@ def _magnetic(atoms: Atoms, vectors: Array) -> tuple[Array, Array]:
 
 def _on_grid(atoms: Atoms, waves: NDArray[np.int64]) -> NDArray[np.complex128]:
     """S_ab at integer multiples of the supercell's wave vectors, shape (n_q, 3, 3)."""
-    coordinates, moments = _magnetic(atoms, graphs.with_complete_cell(atoms).cell.array)
+    coordinates, moments = _magnetic(atoms, upright_cell(graphs.with_complete_cell(atoms).cell, atoms.pbc))
     lowest = waves.min(axis=0)
     counts = np.ones(3, dtype=np.int64)
     counts[: waves.shape[1]] = waves.max(axis=0) - lowest + 1

@@ -6,7 +6,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from ase_klm import units
 from ase_klm.analysis.frames import structures
 from ase_klm.analysis.magnetisation import no_moments
-from ase_klm.data.frames import checked_frames_path
+from ase_klm.data.frames import checked_frames_path, images
+from ase_klm.data.readers import aliases
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number
@@ -300,14 +300,9 @@ def _frames(trajectory: Any, name: str) -> Iterator[Atoms]:
         yield from structures(trajectory)
         return
     path = checked_frames_path(trajectory, endings=(".traj", ".extxyz", ".xyz"))
-    try:
-        yield from ase.io.iread(path, ":", format="traj" if path.suffix == ".traj" else "extxyz")
-    except GeneratorExit:
-        raise
-    except Exception as error:  # noqa: BLE001, a damaged file raises anything
-        raise KLMError(
-            f"{path} cannot be read as a trajectory", f"{type(error).__name__}: {error}", "check that it is complete"
-        ) from None
+    for number, atoms in enumerate(images(path)):
+        aliases.resolve_frame(atoms, number, path)  # computed moments before a guess
+        yield atoms
 
 
 def _checked_series(values: ArrayLike, n_atoms: int, name: str, unit: str) -> Any:

@@ -47,8 +47,8 @@ def triangulate(atoms: Atoms) -> NDArray[np.int64]:
     if closed and len(triangles) != 2 * len(plane.sites):
         raise KLMError(
             f"the triangulation of {len(plane.sites)} sites has {len(triangles)} triangles instead of twice as many",
-            "sites are too close to each other, or the cell is extremely skew",
-            "look for doubled atoms, or reduce the cell by ase.geometry.minkowski_reduce",
+            "sites are too close to each other",
+            "look for doubled atoms",
         )
     return plane.sites[triangles]
 

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import find_mic
 from numpy.typing import ArrayLike, NDArray
 
 from ase_klm import units
@@ -29,6 +28,7 @@ from ase_klm.analysis.spectra import Spectrum, Welch, amplitudes, checked_waves
 from ase_klm.analysis.trajectories import VelocitySeries
 from ase_klm.analysis.wave_vectors import SupercellWaves, supercell_waves
 from ase_klm.errors import KLMError
+from ase_klm.images import nearest_image
 from ase_klm.validate import Array
 
 SAME_SITE = 0.5
@@ -147,7 +147,7 @@ def _sites(atoms: Atoms, waves: SupercellWaves) -> list[NDArray[np.int64]]:
     found = []
     while len(left):
         away = atoms.positions[left] - atoms.positions[left[0]]
-        _, distances = find_mic(away, waves.primitive, pbc=np.isin(np.arange(3), waves.periodic))
+        distances = np.linalg.norm(nearest_image(away, waves.primitive[waves.periodic]), axis=1)
         here = (distances < SAME_SITE) & (atoms.numbers[left] == atoms.numbers[left[0]])
         if here.sum() != cells:
             raise KLMError(

@@ -13,7 +13,7 @@ from ase.cell import Cell
 from ase.dft.kpoints import parse_path_string
 from numpy.typing import ArrayLike, NDArray
 
-from ase_klm import graphs
+from ase_klm import graphs, images
 from ase_klm.errors import KLMError
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number
 
@@ -51,7 +51,10 @@ class SupercellWaves:
         return q[:, self.periodic] @ self.multiple.T
 
     def first_zone(self) -> Array:
-        """Wave vectors each once modulo reciprocal vectors, by the copy closest to Γ, shape (n_q, 3)."""
+        """Wave vectors each once modulo reciprocal vectors, by the copy closest to Γ, shape (n_q, 3).
+
+        Of copies on the border of the zone, that furthest along x, then y, then z stands for all.
+        """
         cells = round(abs(np.linalg.det(self.multiple)))
         # entries of M⁻¹ are integers over det M, so that q det M counts modulo det M
         rows = (np.linalg.inv(self.multiple).T * cells).round().astype(np.int64)
@@ -60,20 +63,19 @@ class SupercellWaves:
         distinct = np.unique(counts @ rows % cells, axis=0) / cells
         folded = np.zeros((len(distinct), 3))
         folded[:, self.periodic] = distinct
-        # the parallelepiped of two cells each way holds the zone of any cell that is not extremely skew
-        shifts = np.zeros((5 ** len(self.periodic), 3))
-        shifts[:, self.periodic] = list(product((0, -1, 1, -2, 2), repeat=len(self.periodic)))
-        copies = folded[:, None, :] - folded[:, None, :].round() + shifts
-        lengths = np.linalg.norm(copies @ np.linalg.inv(self.primitive).T, axis=2).round(9)
-        return np.asarray(copies[np.arange(len(copies)), lengths.argmin(axis=1)])
+        reciprocal = np.linalg.inv(self.primitive).T
+        closest = images.furthest_image(folded @ reciprocal, reciprocal[self.periodic]) @ self.primitive.T
+        q = np.zeros_like(folded)
+        q[:, self.periodic] = self.counts(closest).round() @ self.steps[:, self.periodic]
+        return q
 
     def within(self, q_max: float) -> Array:
         """Wave vectors not longer than `q_max` (rad/Å), shape (n_q, 3)."""
         checked_number(q_max, "q_max", "rad/Å", above=0)
         reciprocal = 2 * np.pi * np.linalg.inv(self.primitive).T
-        vectors = self.steps @ reciprocal
+        vectors, operation = images.reduced(self.steps @ reciprocal)
         reach = np.floor(q_max * np.linalg.norm(np.linalg.pinv(vectors), axis=0) + 1e-9).astype(np.int64)
-        q = np.array(list(product(*(range(-n, n + 1) for n in reach)))) @ self.steps
+        q = np.array(list(product(*(range(-n, n + 1) for n in reach)))) @ operation @ self.steps
         return np.asarray(q[np.linalg.norm(q @ reciprocal, axis=1) <= q_max * (1 + 1e-9)])
 
     def checked(self, q: ArrayLike) -> Array:
@@ -123,6 +125,7 @@ def supercell_waves(atoms: Atoms, cell: ArrayLike | None = None) -> SupercellWav
             f"its vectors {primitive.tolist()} lie in one plane",
             "give three independent lattice vectors; along open directions any vector across the others",
         )
+    primitive = images.upright_cell(primitive, atoms.pbc)
     multiple = (complete.cell.array @ np.linalg.inv(primitive))[np.ix_(periodic, periodic)]  # supercell = M primitive
     if np.abs(multiple - multiple.round()).max(initial=0.0) > 1e-3:
         raise KLMError(

@@ -9,13 +9,17 @@ Both say which moment was taken, the sign of the magnetic forces, and how many f
 import argparse
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ase_klm import data
-from ase_klm.data import readers
-from ase_klm.data.about import About
-from ase_klm.errors import KLMError, KLMWarning
+from ase_klm.choices import FORMATS, OWN_FORMATS
+from ase_klm.cli.outputs import PICTURES, check_outputs
+from ase_klm.errors import KLMWarning
 
-_PICTURES = (".png", ".pdf", ".svg")
+if TYPE_CHECKING:
+    from ase_klm.data import Frame, Report
+    from ase_klm.data.about import About
+
+_FRAMES = (".npz", ".extxyz", ".traj")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = tasks.add_parser("convert", help="write .npz, .extxyz or .traj")
     convert.add_argument("files", type=Path, nargs="+", metavar="IN", help="files or folders, joined in this order")
     convert.add_argument("output", type=Path, metavar="OUT", help="ends in .npz, .extxyz or .traj")
-    known = ", ".join([*dict.fromkeys(readers.OWN.values()), *readers.FORMATS])
+    known = ", ".join([*dict.fromkeys(OWN_FORMATS.values()), *FORMATS])
     for task in (check, convert):
         task.add_argument("--format", help=f"of the files read: {known}; default from name and contents")
         task.add_argument("--structure", type=Path, help="POSCAR, STRU, ... where a file has no structure in it")
@@ -38,27 +42,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=None,
             help="magnetic forces are known across the moments only, though the file does not say so",
         )
+        task.add_argument("--overwrite", action="store_true", help="the file to write, if it is there already")
 
 
 def run(options: argparse.Namespace) -> None:
     """Read, then check or write."""
     if options.task == "check":
-        picture = options.picture
-        if picture is not None and (picture.suffix not in _PICTURES or not picture.absolute().parent.is_dir()):
-            raise KLMError(
-                f"--picture {picture} cannot be written",
-                f"it names a file {', '.join(_PICTURES)} in a folder that exists",
-                "for instance --picture check.png",
-            )
+        check_outputs({"--picture": options.picture}, {"--picture": PICTURES}, options.overwrite)
+        _check(options)
     else:
-        data.frames.checked_frames_path(options.output, must_exist=False)
+        from ase_klm.data.frames import checked_frames_path
+
+        checked_frames_path(options.output, must_exist=False)
+        check_outputs({"OUT": options.output}, {"OUT": _FRAMES}, options.overwrite)
+        _convert(options)
+
+
+def interrupted(_options: argparse.Namespace) -> str:
+    """What is kept: a file is written in one go, at the end."""
+    return "nothing was written; the same command starts anew"
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ase_klm import data
+
     frames, abouts = _read(options)
-    if options.task == "convert":
-        data.write(options.output, frames)
-        for about in abouts:
-            print(about)
-        print(f"{options.output}: {len(frames)} frames")
-        return
     report = data.check(frames)
     for about in abouts:
         print(about)
@@ -67,7 +75,23 @@ def run(options: argparse.Namespace) -> None:
         _draw(report, options.picture)
 
 
-def _draw(report: data.Report, picture: Path) -> None:
+def _convert(options: argparse.Namespace) -> None:
+    from ase_klm import data
+
+    frames, abouts = _read(options)
+    output: Path = options.output
+    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
+    try:
+        data.write(temporary, frames)
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for about in abouts:
+        print(about)
+    print(f"{output}: {len(frames)} frames")
+
+
+def _draw(report: "Report", picture: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -78,9 +102,11 @@ def _draw(report: data.Report, picture: Path) -> None:
     print(picture)
 
 
-def _read(options: argparse.Namespace) -> tuple[list[data.Frame], list[About]]:
+def _read(options: argparse.Namespace) -> "tuple[list[Frame], list[About]]":
     """Frames of all files; what was left out is in the texts, so it is not warned of as well."""
-    frames: list[data.Frame] = []
+    from ase_klm import data
+
+    frames: list[Frame] = []
     abouts: list[About] = []
     for file in options.files:
         with warnings.catch_warnings():

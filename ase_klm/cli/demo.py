@@ -13,23 +13,17 @@ import argparse
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from ase import Atoms
-from ase.build import make_supercell
-from tqdm import tqdm
-
-from ase_klm import analysis, data, lattices, plot, textures
-from ase_klm.calculators import KondoEDCalculator
-from ase_klm.data.frames import Frame
+import ase_klm  # its rooms are imported when they are used: the command line wants no more than `add_arguments`
 from ase_klm.errors import KLMError
-from ase_klm.moments import get_moments, set_moments
-from ase_klm.relaxation import SpinMinimizer
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 HAMILTONIAN: dict[str, Any] = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0, "mu": -3.5, "temperature": 0.003}
 FIELDS = (0.0, 0.005, 0.008)
@@ -46,28 +40,30 @@ ROUNDS = 8
 FAST: dict[str, Any] = {"solver": "occupied", "dtype": "float32"}  # the fastest for many small matrices on one thread
 
 
-def _helix(atoms: Atoms) -> None:
-    wave_vector = textures.triangular_wave_vectors(atoms)[0]
-    textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
+def _helix(atoms: "Atoms") -> None:
+    wave_vector = ase_klm.textures.triangular_wave_vectors(atoms)[0]
+    ase_klm.textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
 
 
 @dataclass(frozen=True)
 class Relaxed:
     """A relaxed state, its Ω/site (eV) on the dense mesh, and how often it was disturbed."""
 
-    atoms: Atoms
+    atoms: "Atoms"
     energy: float
     rounds: int
 
     @property
     def skyrmions(self) -> float:
         """Skyrmions a magnetic cell, without the sign, which the model leaves free."""
-        return abs(round(analysis.topological_charge(self.atoms, per=48), 9))
+        return abs(round(ase_klm.analysis.topological_charge(self.atoms, per=48), 9))
 
     @property
     def waves(self) -> int:
         """Wave vectors ±q ≠ 0 that have more than a tenth of the intensity of the strongest."""
-        factor = analysis.structure_factor(self.atoms)
+        import numpy as np
+
+        factor = ase_klm.analysis.structure_factor(self.atoms)
         modulated = np.linalg.norm(factor.q_cartesian, axis=1) > 1e-6
         intensity = factor.intensity[modulated]
         return round(np.count_nonzero(intensity > 0.1 * intensity.max()) / 2) if intensity.max() > 1e-6 else 0
@@ -82,11 +78,11 @@ class Relaxed:
         return "helix" if self.waves == 1 else f"n_sk = 0, {self.waves}q"
 
 
-STARTS: dict[str, Callable[[Atoms], None]] = {
-    "n_sk = 2": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
-    "n_sk = 1": lambda atoms: textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
+STARTS: "dict[str, Callable[[Atoms], None]]" = {
+    "n_sk = 2": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
+    "n_sk = 1": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
     "helix": _helix,
-    "ferromagnet": textures.uniform,
+    "ferromagnet": lambda atoms: ase_klm.textures.uniform(atoms),
 }
 FILM = ("n_sk = 2", FIELDS[-1])
 """Start and field of the relaxation that is shown as a film."""
@@ -109,6 +105,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Relax, print the table, write the pictures."""
+    from tqdm import tqdm
+
+    from ase_klm.processes import carried_out
+
     if options.mesh < 1 or options.jobs < 1:
         raise KLMError(
             f"--mesh {options.mesh} --jobs {options.jobs} cannot be used", "both count from 1", "leave the defaults"
@@ -122,25 +122,32 @@ def run(options: argparse.Namespace) -> None:
     number = f"{len(STARTS) - 1} states at {len(FIELDS)} fields"
     print(f"Relaxing {number}: 48 sites, {options.mesh}×{options.mesh} k-points.")
     relaxed = {}
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"  # read by the processes as they start: one core each
-    with ProcessPoolExecutor(min(options.jobs, len(states)), get_context("spawn")) as pool:
-        tasks = {pool.submit(relax, *state, options.mesh, folder): state for state in states}
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="state"):
-            relaxed[tasks[task]] = task.result()
+    work = partial(_relaxed, mesh=options.mesh, folder=folder)
+    with closing(carried_out(work, states, options.jobs)) as finished:
+        for place, state in tqdm(finished, total=len(states), unit="state"):
+            relaxed[states[place]] = state
     print(table(relaxed))
     for path in pictures(relaxed, folder):
         print(f"wrote {path}")
 
 
+def interrupted(options: argparse.Namespace) -> str:
+    """Trajectories are written step by step, and no state goes on from them."""
+    return f"what is in {options.output} may be cut short; the same command starts anew"
+
+
+def _relaxed(state: tuple[str, float], mesh: int, folder: Path) -> Relaxed:
+    return relax(*state, mesh, folder)
+
+
 def relax(name: str, field: float, mesh: int, folder: Path) -> Relaxed:
     """One state at one field, in a process of its own; its steps go into a trajectory."""
-    atoms = lattices.triangular_magnetic_cell()
+    atoms = ase_klm.lattices.triangular_magnetic_cell()
     STARTS[name](atoms)
-    atoms.calc = KondoEDCalculator(**HAMILTONIAN, field=(0, 0, field), **FAST)
+    atoms.calc = ase_klm.KondoEDCalculator(**HAMILTONIAN, field=(0, 0, field), **FAST)
     rounds = 0
     if name != REFERENCE:
-        with SpinMinimizer(atoms, trajectory=_trajectory(folder, name, field)) as minimizer:
+        with ase_klm.SpinMinimizer(atoms, trajectory=_trajectory(folder, name, field)) as minimizer:
             atoms.calc.set(kpts=(max(1, mesh // 2), max(1, mesh // 2), 1))
             minimizer.run(fmax=TORQUE, steps=300)
             atoms.calc.set(kpts=(mesh, mesh, 1))
@@ -152,17 +159,17 @@ def relax(name: str, field: float, mesh: int, folder: Path) -> Relaxed:
     return Relaxed(atoms, energy, rounds)
 
 
-def settle(minimizer: SpinMinimizer) -> int:
+def settle(minimizer: "ase_klm.SpinMinimizer") -> int:
     """Relax, then disturb and relax until that finds nothing lower. Returns how often the state was disturbed."""
     atoms = minimizer.atoms
     minimizer.run(fmax=5 * TORQUE, steps=300)
     for number in range(1, ROUNDS + 1):
-        energy, moments = minimizer.energy, get_moments(atoms)
-        textures.add_noise(atoms, DISTURBANCE, seed=number)
+        energy, moments = minimizer.energy, ase_klm.get_moments(atoms)
+        ase_klm.textures.add_noise(atoms, DISTURBANCE, seed=number)
         minimizer.run(fmax=TORQUE, steps=300)
         gain = (energy - minimizer.energy) / len(atoms)
         if gain < 0:
-            set_moments(atoms, moments)
+            ase_klm.set_moments(atoms, moments)
         if gain < LOWER:
             return number
     return ROUNDS
@@ -180,11 +187,11 @@ def table(relaxed: dict[tuple[str, float], Relaxed]) -> str:
     for field in FIELDS:
         for name in STARTS:
             state = relaxed[name, field]
-            m_z = round(analysis.magnetisation(state.atoms)[2], 4) + 0.0  # no -0
+            m_z = round(ase_klm.analysis.magnetisation(state.atoms)[2], 3) + 0.0  # no -0
             became = "(reference)" if name == REFERENCE else state.became
             mark = "  ← lowest" if name in lowest(relaxed, field) else ""
             lines.append(
-                f"{field:7.4f}  {name:11s}  {became:11s} {state.energy:12.6f} {state.skyrmions:6.2f} {m_z:9.4f}{mark}"
+                f"{field:7.4f}  {name:11s}  {became:11s} {state.energy:12.6f} {state.skyrmions:6.2f} {m_z:9.3f}{mark}"
             )
         lines.append("")
     for field in FIELDS:
@@ -210,33 +217,33 @@ def pictures(relaxed: dict[tuple[str, float], Relaxed], folder: Path) -> Iterato
             axes = figure.subplots(1, len(winners))
             for ax, atoms, title in zip(axes, tiled, titles, strict=True):
                 if name == "textures.png":
-                    plot.texture(atoms, ax=ax, wheel=ax is axes[-1])
+                    ase_klm.plot.texture(atoms, ax=ax, wheel=ax is axes[-1])
                 else:
-                    plot.structure_factor(atoms, ax=ax)
+                    ase_klm.plot.structure_factor(atoms, ax=ax)
                 ax.set_title(title)
             figure.savefig(folder / name, dpi=150)
             yield folder / name
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         draw_energies(relaxed, left)
-        bands = KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=500)
-        plot.bands(bands, ax=right)
+        bands = ase_klm.KondoEDCalculator(**HAMILTONIAN).band_structure(winners[0].atoms, npoints=500)
+        ase_klm.plot.bands(bands, ax=right)
         right.set_ylim(HAMILTONIAN["mu"] - 0.6, HAMILTONIAN["mu"] + 0.6)
         right.set_title("electron bands of the magnetic cell, " + titles[0])
         figure.savefig(folder / "energies_and_bands.png", dpi=150)
         yield folder / "energies_and_bands.png"
     name, field = FILM
-    frames = data.read(_trajectory(folder, name, field))
-    yield plot.animate(
+    frames = ase_klm.data.read(_trajectory(folder, name, field))
+    yield ase_klm.plot.animate(
         [_in_film(frame, name, field) for frame in frames], folder / "relaxation.gif", title=lambda a: a.info["title"]
     )
 
 
-def _in_film(frame: Frame, name: str, field: float) -> Atoms:
+def _in_film(frame: "ase_klm.data.Frame", name: str, field: float) -> "Atoms":
     """What the film shows of a frame, with its title."""
     atoms = _rectangular(frame.atoms).repeat((1, 2, 1))
     energy = float("nan") if frame.energy is None else frame.energy / len(frame.atoms)
-    number = abs(analysis.topological_charge(frame.atoms, per=48))
+    number = abs(ase_klm.analysis.topological_charge(frame.atoms, per=48))
     atoms.info["title"] = (
         f"from {name}, H = {field:g} eV/μ$_\\mathrm{{B}}$, step {frame.step}\n"
         f"Ω/site = {energy:.5f} eV, $n_\\mathrm{{sk}}$ = {number:.2f}"
@@ -270,6 +277,8 @@ def _trajectory(folder: Path, name: str, field: float) -> Path:
     return folder / f"{name.replace(' ', '').replace('=', '')}_H{field:g}.traj"
 
 
-def _rectangular(atoms: Atoms) -> Atoms:
+def _rectangular(atoms: "Atoms") -> "Atoms":
     """The magnetic cell doubled to 12 a1 along x, 4√3 a along y."""
+    from ase.build import make_supercell
+
     return make_supercell(atoms, [[2, -1, 0], [0, 1, 0], [0, 0, 1]])

@@ -7,28 +7,24 @@ A sampling that was killed goes on when the same line is typed again.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
-
-from ase_klm import lattices
-from ase_klm.data.configurations import KINDS, Quench
-from ase_klm.data.sampling import sample
+from ase_klm.choices import DAMPING, KINDS, SNAPSHOTS, SPACING
 from ase_klm.errors import KLMError
 
-LATTICES: dict[str, Callable[..., Atoms]] = {
-    "chain": lattices.chain,
-    "square": lattices.square,
-    "triangular": lattices.triangular,
-    "triangular-magnetic-cell": lattices.triangular_magnetic_cell,
-    "honeycomb": lattices.honeycomb,
-    "kagome": lattices.kagome,
-    "simple-cubic": lattices.simple_cubic,
-    "body-centred-cubic": lattices.body_centred_cubic,
-    "face-centred-cubic": lattices.face_centred_cubic,
-}
+LATTICES = (
+    "chain",
+    "square",
+    "triangular",
+    "triangular-magnetic-cell",
+    "honeycomb",
+    "kagome",
+    "simple-cubic",
+    "body-centred-cubic",
+    "face-centred-cubic",
+)
+"""Functions of `ase_klm.lattices`, with a hyphen for an underscore."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,11 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     chosen.add_argument("--kind", nargs="+", default=["random"], help=f"taken in turn: {', '.join(KINDS)} (random)")
     chosen.add_argument("--count", type=int, required=True, help="number of configurations")
     chosen.add_argument("--seed", type=int, required=True, help="of their random numbers")
-    plan = Quench()
-    chosen.add_argument("--snapshots", type=int, default=plan.snapshots, help="of one quench (%(default)s)")
-    chosen.add_argument("--spacing", type=int, default=plan.spacing, help="steps between snapshots (%(default)s)")
+    chosen.add_argument("--snapshots", type=int, default=SNAPSHOTS, help="of one quench (%(default)s)")
+    chosen.add_argument("--spacing", type=int, default=SPACING, help="steps between snapshots (%(default)s)")
     chosen.add_argument("--timestep", type=float, help="of a quench, ħ/eV; default from its first torques")
-    chosen.add_argument("--damping", type=float, default=plan.damping, help="of a quench (%(default)s)")
+    chosen.add_argument("--damping", type=float, default=DAMPING, help="of a quench (%(default)s)")
     work = parser.add_argument_group("work")
     work.add_argument("--workers", type=int, default=1, help="processes, one core each (%(default)s)")
     work.add_argument("--dtype", default="float64", help="float64, or float32 for half the time (%(default)s)")
@@ -62,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Sample, label, write, and say what was written."""
+    from ase_klm import lattices
+    from ase_klm.data.configurations import Quench
+    from ase_klm.data.sampling import sample
+
     if options.lattice not in LATTICES:
         raise KLMError(
             f"--lattice {options.lattice} is not known",
@@ -70,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
         )
     size: Any = options.size[0] if options.lattice == "chain" and len(options.size) == 1 else tuple(options.size)
     frames = sample(
-        LATTICES[options.lattice](size),
+        getattr(lattices, options.lattice.replace("-", "_"))(size),
         options.output,
         options.count,
         seed=options.seed,
@@ -87,6 +86,16 @@ def run(options: argparse.Namespace) -> None:
         workers=options.workers,
     )
     print(f"{options.output}: {len(frames)} configurations of {len(frames[0].atoms)} sites")
+
+
+def interrupted(options: argparse.Namespace) -> str:
+    """Whether labels are kept: each is written when it is finished."""
+    parts: Path = options.output.with_name(f"{options.output.name}.parts")
+    if any(parts.glob("[!.]*.npz")):
+        return f"the labels so far are kept in {parts}; the same command goes on from them"
+    if options.output.exists():
+        return f"{options.output} is complete"
+    return "no label was finished; the same command starts anew"
 
 
 def _hopping(words: list[str]) -> dict[int, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_klm.data import labels as labelling
 from ase_klm.data import work
 from ase_klm.data.frames import Frame
 from ase_klm.data.report import Histogram, Report, Spread
@@ -92,10 +93,10 @@ def _frames(frames: Any) -> list[Frame]:
         given = [frames] if single else list(frames)
     except TypeError:
         given = [frames]
-    several = [frame if isinstance(frame, Frame) else Frame(checked_atoms(frame)) for frame in given]
-    if not several:
+    structures = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in given]
+    if not structures:
         raise KLMError("there are no frames to check", "the list is empty", "data.read gives frames")
-    return several
+    return [Frame(atoms) for atoms in labelling.checked(structures, "the set")]
 
 
 def _where(gone: Iterable[bool]) -> tuple[int, ...]:

@@ -25,11 +25,11 @@ from ase.calculators.calculator import Calculator
 from scipy.spatial.transform import Rotation
 
 from ase_klm import graphs, textures
+from ase_klm.choices import DAMPING, KINDS, SNAPSHOTS, SPACING
 from ase_klm.errors import KLMError
+from ase_klm.images import reduced, upright_cell
 from ase_klm.moments import get_moments, is_magnetic, rotate_moments, set_moments
 from ase_klm.validate import Array, checked_number
-
-KINDS = ("random", "theta-uniform", "textures", "quench")
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Quench:
         Gilbert damping α.
     """
 
-    snapshots: int = 10
-    spacing: int = 4
+    snapshots: int = SNAPSHOTS
+    spacing: int = SPACING
     timestep: float | None = None
-    damping: float = 1.0
+    damping: float = DAMPING
 
     def __post_init__(self) -> None:
         for name in ("snapshots", "spacing"):
@@ -140,7 +140,7 @@ def _crystal(atoms: Atoms, length: Array, generator: np.random.Generator) -> Non
 
 def _reciprocal(atoms: Atoms) -> Array:
     """Reciprocal vectors of the cell along its periodic directions, with the factor 2π, rad/Å, shape (periodic, 3)."""
-    cell = graphs.with_complete_cell(atoms).cell.array
+    cell = upright_cell(graphs.with_complete_cell(atoms).cell, atoms.pbc)
     return 2 * np.pi * np.linalg.inv(cell).T[atoms.pbc]
 
 
@@ -156,7 +156,7 @@ def _wave_vector(atoms: Atoms, generator: np.random.Generator) -> Array:
 
 def _halves(atoms: Atoms) -> Array:
     """Halves of the primitive reciprocal vectors and their sums that fit the cell, rad/Å, shape (any, 3)."""
-    primitive = 2 * np.pi * np.linalg.inv(graphs.primitive_cell(atoms)).T[atoms.pbc]
+    primitive, _ = reduced(2 * np.pi * np.linalg.inv(graphs.primitive_cell(atoms)).T[atoms.pbc])
     which = list(product((0.0, 0.5), repeat=len(primitive)))[1:]  # all but zero
     halves = np.array([np.zeros(3), *(half @ primitive for half in map(np.array, which))])[1:]
     return halves[_fits(halves, atoms)]

@@ -22,17 +22,19 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.extxyz import read_xyz, write_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from ase_klm.data import readers, sets
+from ase_klm.data import labels, readers, sets
 from ase_klm.data.about import TRANSVERSE, About
+from ase_klm.data.readers import ase_database
 from ase_klm.errors import KLMError, warn
-from ase_klm.moments import get_magnetic_forces, get_moments
-from ase_klm.validate import Array, checked_atoms
+from ase_klm.moments import get_moments
+from ase_klm.validate import Array, checked_array, checked_atoms
 
 ONE_BY_ONE = (".traj", ".extxyz", ".xyz")
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, struct.error)
@@ -58,10 +60,8 @@ class Frame:
     @property
     def magnetic_forces(self) -> Array | None:
         """-∂E/∂m, eV/μB, shape (N, 3)."""
-        try:
-            return get_magnetic_forces(self.atoms)
-        except KLMError:
-            return None
+        found = labels.at_hand(self.atoms).get("magnetic_forces")
+        return None if found is None else checked_array(found, (len(self.atoms), 3), "magnetic forces", "eV/μB")
 
     @property
     def transverse_only(self) -> bool:
@@ -70,14 +70,14 @@ class Frame:
 
     @property
     def energy(self) -> float | None:
-        """EV."""
-        found = self._result("energy")
+        """EV; the free energy where electrons are smeared, since forces are its derivative."""
+        found = labels.at_hand(self.atoms).get("energy")
         return None if found is None or not np.isfinite(found) else float(found)
 
     @property
     def forces(self) -> Array | None:
         """eV/Å, shape (N, 3)."""
-        found = self._result("forces")
+        found = labels.at_hand(self.atoms).get("forces")
         return None if found is None or not np.isfinite(found).all() else np.array(found, dtype=np.float64)
 
     @property
@@ -100,9 +100,6 @@ class Frame:
         """Parameters of the Hamiltonian behind the labels; ``atoms.info["hamiltonian"]`` is their JSON text."""
         return sets.parameters(self.atoms.info.get("hamiltonian"))
 
-    def _result(self, name: str) -> Any:
-        return None if self.atoms.calc is None else self.atoms.calc.results.get(name)
-
 
 class Frames(list[Frame]):
     """A list of frames that knows where they come from.
@@ -124,22 +121,30 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
     Parameters
     ----------
     path : str or Path
-        Ends in ``.traj``, ``.extxyz`` or ``.npz``; an existing file is replaced.
+        Ends in ``.traj``, ``.extxyz`` or ``.npz``, or in ``.db`` for ASE's database; an existing file is replaced.
     frames : Atoms, Frame, or several
-        Results that belong to an older state of the atoms are left out. In ``.npz`` all share their species.
+        Results that belong to an older state of the atoms are left out, with a `KLMWarning`. In ``.npz`` all share
+        their species.
+
+    Raises
+    ------
+    KLMError
+        When frames share a calculator, which keeps the results of one of them; or when labels under two names differ.
     """
     file = checked_frames_path(path, must_exist=False)
     try:
         several = [frames] if isinstance(frames, Atoms | Frame) else list(frames)
     except TypeError:
         several = [checked_atoms(frames)]
-    structures = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
-    if file.suffix == ".npz":
-        sets.save(file, structures, [_results_at_hand(atoms) for atoms in structures])
+    given = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
+    structures = labels.checked(given, str(file))
+    if file.suffix in (".npz", ".db"):
+        save = sets.save if file.suffix == ".npz" else ase_database.save
+        save(file, structures, [labels.at_hand(atoms) for atoms in structures])
         return
     with FrameWriter(file) as writer:
         for atoms in structures:
-            writer.write(atoms, **_results_at_hand(atoms))
+            writer.write(atoms, **labels.at_hand(atoms))
 
 
 class FrameWriter:
@@ -207,6 +212,9 @@ class FrameWriter:
         known = {name: value for name, value in results.items() if value is not None}
         if known:
             frame.calc = SinglePointCalculator(frame, **known)
+        for name in ("magnetic_forces", *results):  # of the state that the run started from, say
+            frame.info.pop(name, None)
+            frame.arrays.pop(name, None)
         if magnetic_forces is not None:
             place = frame.info if self._is_traj else frame.arrays
             place["magnetic_forces"] = np.asarray(magnetic_forces, dtype=np.float64)
@@ -232,35 +240,34 @@ class FrameWriter:
         self.close()
 
 
-def _results_at_hand(atoms: Atoms) -> dict[str, Any]:
-    """Results of the calculator for the present state, and magnetic forces kept by the atoms themselves."""
-    calc = atoms.calc
-    found: dict[str, Any] = {}
-    if calc is not None and not calc.check_state(atoms):
-        found = {name: calc.results[name] for name in ("energy", "forces", "magnetic_forces") if name in calc.results}
-    for place in (atoms.arrays, atoms.info):
-        if "magnetic_forces" in place:
-            found.setdefault("magnetic_forces", place["magnetic_forces"])
-    return found
-
-
 def images(path: Path, kind: str | None = None) -> Iterator[Atoms]:
-    """The structures of a ``.traj`` or ``.extxyz`` file, one by one.
+    """The structures of a ``.traj`` or ``.extxyz`` file, or of another one that ASE reads, one by one.
 
     Raises
     ------
     KLMError
         When it is damaged.
     """
+    kind = kind or readers.OWN[path.suffix]
     try:
-        if (kind or readers.OWN[path.suffix]) == "traj":
+        if kind == "traj":
             with TrajectoryReader(path) as trajectory:
                 yield from trajectory
-        else:
+        elif kind == "extxyz":
             with path.open() as file:
                 yield from read_xyz(file, index=slice(None))
+        else:
+            yield from _read_by_ase(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
+
+
+def _read_by_ase(path: Path) -> list[Atoms]:
+    try:
+        found = ase.io.read(path, index=":")
+    except Exception as error:  # noqa: BLE001, ASE's readers raise whatever comes up
+        raise ValueError(f"ASE says {type(error).__name__}: {error}") from None
+    return found if isinstance(found, list) else [found]
 
 
 def _drop_later_frames(path: Path, last_step: int) -> None:
@@ -324,7 +331,7 @@ def checked_path(path: Any) -> Path:
 
 
 def checked_frames_path(
-    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] | None = (*ONE_BY_ONE, ".npz")
+    path: str | Path, must_exist: bool = True, endings: tuple[str, ...] | None = (*ONE_BY_ONE, ".npz", ".db")
 ) -> Path:
     """The name of a file of frames as a `Path`.
 
@@ -336,7 +343,8 @@ def checked_frames_path(
     file = checked_path(path)
     if endings is not None and file.suffix not in endings:
         raise KLMError(
-            f"{path} is neither a .traj nor an .extxyz file" + (" nor an .npz data set" if ".npz" in endings else ""),
+            f"{path} is neither a .traj nor an .extxyz file"
+            + (" nor an .npz data set nor a .db database" if ".npz" in endings else ""),
             "the ending of the name says how frames are stored",
             "use a name that ends in .traj (exact, compact) or .extxyz (text, opens in OVITO)"
             + ("" if file.suffix != ".npz" else "; an .npz data set is written in one go, by data.write"),

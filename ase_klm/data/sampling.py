@@ -7,16 +7,11 @@ on when it is called again. ``<path>.recipe.json`` says how the set was made.
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -25,12 +20,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
 from ase_klm.calculators import KondoEDCalculator
+from ase_klm.choices import KINDS
 from ase_klm.continuation import short
-from ase_klm.data.configurations import KINDS, Quench, configure, quench, unknown_kind
+from ase_klm.data.configurations import Quench, configure, quench, unknown_kind
 from ase_klm.data.frames import Frame, checked_frames_path, write
 from ase_klm.data.reading import read
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_magnetic_forces, get_moments, is_magnetic, set_moments
+from ase_klm.processes import carried_out
 from ase_klm.validate import checked_atoms, checked_number
 
 FORMAT = "ase_klm sampling 1"
@@ -203,47 +200,9 @@ def _carried_out(plan: _Plan, tasks: list[_Task], workers: int) -> Generator[int
     if workers == 1 or len(tasks) < 2:
         yield from map(plan.carry_out, tasks)
         return
-    processes = min(workers, len(tasks))
-    with _one_thread_each(), ProcessPoolExecutor(processes, get_context("spawn"), _end_with_parent) as pool:
-        futures = [pool.submit(plan.carry_out, task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise KLMError(
-                "a process of the sampling has died",
-                f"{error} It may have run out of memory, or the script lacks its guard",
-                'use fewer workers, or start below `if __name__ == "__main__":`; what is finished is kept',
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _end_with_parent() -> None:
-    """Of a process: do not outlive a sampling that was killed, waiting for tasks that never come."""
-    parent = parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start meanwhile compute on one core each."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
+    with closing(carried_out(plan.carry_out, tasks, workers)) as finished:
+        for _, labels in finished:
+            yield labels
 
 
 def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:

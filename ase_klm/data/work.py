@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from ase_klm.data.exchange_fit import fit_exchange
+from ase_klm.images import nearest_image
 from ase_klm.moments import directions
 from ase_klm.validate import Array
 
@@ -170,8 +171,8 @@ def _groups(frames: list[Any]) -> list[_Group]:
         forces = [frame.forces for frame in several]
         model, explained = np.zeros(len(several)), np.zeros_like(fields)
         if len(several) >= _FEWEST_FRAMES:
-            mean = atoms.copy()
-            mean.positions += _nearest_image(positions - positions[0], atoms).mean(axis=0)
+            mean, periods = atoms.copy(), atoms.cell.array[atoms.pbc]
+            mean.positions += nearest_image(positions - positions[0], periods).mean(axis=0)
             model, explained = fit_exchange(mean, moments, fields)
         groups.append(
             _Group(
@@ -206,7 +207,7 @@ class _Pairs:
     @classmethod
     def of(cls, group: _Group, i: int) -> "_Pairs | None":
         """Frame i of a group with all that follow it."""
-        moved = _nearest_image(group.positions[i + 1 :] - group.positions[i], group.atoms)
+        moved = nearest_image(group.positions[i + 1 :] - group.positions[i], group.atoms.cell.array[group.atoms.pbc])
         distance = np.sqrt(np.mean(np.sum(moved**2, axis=-1), axis=-1))
         with_forces = group.has_forces[i] & group.has_forces[i + 1 :]
         here = np.flatnonzero(distance <= np.where(with_forces, _NEAR, _STILL))
@@ -269,10 +270,3 @@ def _turn(start: Array, end: Array) -> tuple[Array, Array]:
     sine = np.linalg.norm(axis, axis=-1)
     angle = np.arctan2(sine, np.sum(start * end, axis=-1))
     return np.divide(angle, sine, out=np.zeros_like(sine), where=sine > 0)[..., None] * axis, angle
-
-
-def _nearest_image(vectors: Array, atoms: Atoms) -> Array:
-    cell = atoms.cell.array[atoms.pbc]
-    if not len(cell):
-        return vectors
-    return vectors - np.round(vectors @ np.linalg.pinv(cell)) @ cell

@@ -31,7 +31,7 @@ class Couplings:
     @classmethod
     def of(cls, bound: BoundPotential) -> "Couplings | None":
         """Those of a potential; None when another term of it depends on spins."""
-        terms = _flat(bound)
+        terms = bound.terms if isinstance(bound, BoundSum) else [bound]
         if not all(isinstance(term, BoundBilinear | BoundZeeman) or not term.turns_spins for term in terms):
             return None
         bilinear = tuple(term for term in terms if isinstance(term, BoundBilinear))
@@ -64,9 +64,3 @@ class Couplings:
         for term in self.terms:
             found = found + term.site_fields
         return found
-
-
-def _flat(bound: BoundPotential) -> list[BoundPotential]:
-    if isinstance(bound, BoundSum):
-        return [leaf for term in bound.terms for leaf in _flat(term)]
-    return [bound]

@@ -46,7 +46,7 @@ class VelocityVerlet:
 
         def field_at(m: Tensor, fraction: float) -> Tensor:
             state.place(middle if fraction == 0.5 else end)
-            B = state.bound.evaluate(m, state.positions, state.cell, atomic=False).magnetic_forces
+            B = state.bound.effective_field(m, state.positions, state.cell)
             return with_applied(B, time + fraction * step)
 
         start = with_applied(found.magnetic_forces, time)

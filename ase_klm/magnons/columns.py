@@ -1,7 +1,7 @@
 """Second derivatives column by column: how the magnetic forces of a supercell answer to turning one moment.
 
-Each moment of the home cell is turned about two axes across it. For a differentiable potential a turn is one
-Hessian-vector product; else it is a central difference of the magnetic forces, of which each is kept on disk if asked
+Each moment of the home cell is turned about two axes across it. Where a potential has exact Hessian-vector products a
+turn is one of them; else it is a central difference of the magnetic forces, of which each is kept on disk if asked
 for, since exact diagonalisations are expensive. What has been turned in a supercell acts on all its periodic images:
 that is exact for wave vectors of the supercell, and for all others if the supercell is longer than twice the range.
 """
@@ -16,9 +16,10 @@ from ase import Atoms
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
+from ase_klm.images import images_around, reduced
 from ase_klm.magnons.cache import Cache
 from ase_klm.moments import get_moments
-from ase_klm.potentials.base import BoundPotential, Potential, bound_at
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, bound_at
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import Array
 
@@ -76,16 +77,32 @@ def columns(
         Whether to use them although the potential is differentiable.
     """
     repeated = atoms.repeat(supercell)
-    bound = bound_at(potential, reference.repeat(supercell), repeated, device)
-    undisturbed = bound.evaluate(atomic=False)
+    bound, undisturbed = _bound_in(supercell, potential, reference, repeated, device)
     forces = undisturbed.magnetic_forces.cpu().numpy()
     n = len(atoms)
-    if differences or not bound.differentiable:
+    if differences or not bound.twice_differentiable:
         kept = Cache(cache, repeated, delta, float(undisturbed.energy))
         found, step_error = _by_differences(bound, repeated, forces, axes, delta, kept)
     else:
         found, step_error = _by_products(bound, axes), 0.0
     return replace(_as_blocks(found, atoms, axes, supercell), step_error=step_error), forces[:n]
+
+
+def _bound_in(
+    supercell: tuple[int, int, int], potential: Potential, reference: Atoms, repeated: Atoms, device: str
+) -> tuple[BoundPotential, Evaluation]:
+    """The potential in the supercell, and what it gives there."""
+    try:
+        bound = bound_at(potential.repeated(reference, supercell), reference.repeat(supercell), repeated, device)
+        return bound, bound.evaluate(atomic=False)
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, KLMError):
+            raise
+        raise KLMError(
+            f"{type(potential).__name__} cannot be evaluated in a supercell",
+            f"it gives the energy of the cell, but of {supercell}: {error}",
+            "name its parameters of single sites in `per_site`, or give it a method `repeated(atoms, repetitions)`",
+        ) from error
 
 
 def _by_products(bound: BoundPotential, axes: Array) -> Array:
@@ -154,18 +171,19 @@ def _as_blocks(found: Array, atoms: Atoms, axes: Array, supercell: tuple[int, in
     across = np.einsum("iacjb,iax,jby->ijcxy", answers, axes, axes, optimize=True)  # Φ(i, j in cell c)
     backwards = np.ravel_multi_index(tuple((-cells % supercell).T), supercell)
     asymmetry = float(np.abs(across - across.transpose(1, 0, 2, 4, 3)[:, :, backwards]).max(initial=0.0))
-    complete = with_complete_cell(atoms)
-    steps = [(-1, 0, 1) if periodic else (0,) for periodic in atoms.pbc]
-    images = cells[:, None] + np.array(list(product(*steps))) * supercell  # (cell, image, 3)
-    closest = _nearest_distance(complete)
+    cell, periodic, sizes = with_complete_cell(atoms).cell.array, np.flatnonzero(atoms.pbc), np.array(supercell)
+    periods = (sizes[:, None] * cell)[periodic]
+    closest = _nearest_distance(atoms)
     parts, edge = [], 0.0
     for i in range(n):
-        vectors = complete.positions[:, None, None] - complete.positions[i] + images @ complete.cell.array
-        distances = np.linalg.norm(vectors, axis=-1)  # (j, cell, image)
+        vectors = atoms.positions[:, None] - atoms.positions[i] + cells @ cell  # (j, cell, 3)
+        shifts, distances = images_around(vectors, periods)  # (j, cell, image, n_periodic), (j, cell, image)
         nearest = distances < distances.min(-1, keepdims=True) + 1e-6
         j, c, image = np.nonzero(nearest)
         values = across[i, j, c] / nearest.sum(-1)[j, c][:, None, None]
-        parts.append((np.full(len(j), i), j, images[c, image], values))
+        numbers = cells[c]
+        numbers[:, periodic] += sizes[periodic] * shifts[j, c, image]
+        parts.append((np.full(len(j), i), j, numbers, values))
         if distances.shape[-1] > 1:
             first, second = np.partition(distances, 1)[..., :2].transpose(2, 0, 1)
             at_the_edge = second - first < 1.01 * closest
@@ -176,7 +194,7 @@ def _as_blocks(found: Array, atoms: Atoms, axes: Array, supercell: tuple[int, in
 
 def _nearest_distance(atoms: Atoms) -> float:
     """Shortest distance between atoms, or between an atom and its image, Å."""
-    steps = np.array(list(product(*((-1, 0, 1) if periodic else (0,) for periodic in atoms.pbc))))
-    vectors = atoms.positions - atoms.positions[0] + (steps @ atoms.cell.array)[:, None]
-    distances = np.linalg.norm(vectors, axis=-1)
+    periods = atoms.cell.array[atoms.pbc]
+    _, apart = images_around(atoms.positions - atoms.positions[:, None], periods)
+    distances = np.concatenate([apart.ravel(), np.linalg.norm(reduced(periods)[0], axis=1)])
     return float(distances[distances > 1e-6].min(initial=np.inf))

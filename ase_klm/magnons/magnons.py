@@ -7,17 +7,18 @@ Energies follow from second derivatives of any potential, by linear spin-wave th
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.dft.kpoints import BandPath
 from ase.spectrum.band_structure import BandStructure
-from ase.spectrum.dosdata import RawDOSData
 from numpy.typing import ArrayLike
 
+from ase_klm.choices import METHODS
 from ase_klm.electrons.hamiltonian import monkhorst_pack_gamma
 from ase_klm.errors import KLMError, warn
+from ase_klm.images import reduced
 from ase_klm.magnons.bogoliubov import Factor, factor, mode_energies, normal_modes
 from ase_klm.magnons.columns import Columns, columns
 from ase_klm.magnons.mode_files import write_mode
@@ -32,7 +33,9 @@ from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.units import G_ELECTRON
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number, checked_repeats
 
-METHODS = ("auto", "exact", "autograd", "differences")
+if TYPE_CHECKING:
+    from ase.spectrum.dosdata import RawDOSData
+
 ROUNDING = 1e-9
 """Negative curvatures below this fraction of the largest element of H are rounding."""
 SLIGHT = 1e-7
@@ -224,8 +227,10 @@ class Magnons:
         """
         write_mode(self, q, mode, path, n_images, amplitude, supercell, gif)
 
-    def get_dos(self, kpts: Sequence[int] = (20, 20, 20)) -> RawDOSData:
+    def get_dos(self, kpts: Sequence[int] = (20, 20, 20)) -> "RawDOSData":
         """Density of states, modes a cell, on a Γ-centred mesh, as ASE's `RawDOSData`: e.g. ``.sample_grid(500)``."""
+        from ase.spectrum.dosdata import RawDOSData  # it imports Matplotlib
+
         mesh = monkhorst_pack_gamma(checked_mesh(kpts, self.atoms.pbc))
         energies = self.frequencies(mesh)
         return RawDOSData(energies.ravel(), np.full(energies.size, 1 / len(mesh)), info={"label": "magnons"})
@@ -245,18 +250,17 @@ class Magnons:
                     "explicit bonds and the electrons of a Kondo lattice do",
                     'use method="auto"',
                 )
-        if self.method == "autograd" and not bound.differentiable:
+        if self.method == "autograd" and not bound.twice_differentiable:
             raise KLMError(
                 f"{type(term).__name__} is not differentiable twice",
-                "its energy is not given in torch",
+                "it has no Hessian-vector products of its own",
                 'use method="auto" or "differences"',
             )
-        whole = _whole_range(bound, self.atoms)
-        supercell = self._given or whole
+        supercell = self._given or _whole_range(bound, self.atoms)
         cache = None if self.cache is None else self.cache / f"{len(self._columns)}-{type(term).__name__}"
         options = (axes, supercell, self.delta, self.method == "differences", cache, device)
         found, forces = columns(term, reference, self.atoms, *options)
-        if bound.interaction_range is not None and all(np.array(supercell) >= whole):
+        if _holds_range(bound, self.atoms, supercell):
             found = replace(found, at_the_edge=0.0)  # all is known to be inside
         self.supercell = tuple(np.maximum(supercell, self.supercell or 1).tolist())
         self._columns.append(found)
@@ -355,17 +359,30 @@ def _special_points(atoms: Atoms) -> str:
 
 
 def _whole_range(bound: BoundPotential, atoms: Atoms) -> tuple[int, int, int]:
-    """The smallest supercell that is longer than twice the range, where that is known."""
+    """A supercell in which no image is closer than twice the range, where that is known: the smaller one of two.
+
+    One has so many cells along each vector that its heights are longer, the other equally many along each vector, for
+    the shortest vector of the crystal.
+    """
+    reach = bound.interaction_range
+    if reach is None or not atoms.pbc.any():
+        return (1, 1, 1)
+    periods = bound.reference.cell.array[atoms.pbc]
+    heights = 1 / np.linalg.norm(np.linalg.pinv(periods), axis=0)
+    shortest = np.full(len(periods), np.linalg.norm(reduced(periods)[0][0]))
+    both = [np.floor(2 * reach / lengths + 1e-6).astype(int) + 1 for lengths in (heights, shortest)]
+    sizes = np.ones(3, dtype=int)
+    sizes[atoms.pbc] = min(both, key=np.prod)
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+def _holds_range(bound: BoundPotential, atoms: Atoms, supercell: Sequence[int]) -> bool:
+    """Whether the images of an atom in the supercell are known to be farther apart than twice the range."""
     reach = bound.interaction_range
     if reach is None:
-        return (1, 1, 1)
-    volume = abs(np.linalg.det(bound.reference.cell.array))
-    vectors = bound.reference.cell.array
-    heights = [volume / np.linalg.norm(np.cross(vectors[a - 2], vectors[a - 1])) for a in range(3)]
-    return tuple(
-        int(np.floor(2 * reach / height + 1e-6)) + 1 if periodic else 1
-        for height, periodic in zip(heights, atoms.pbc, strict=True)
-    )  # type: ignore[return-value]
+        return False
+    periods = (np.array(supercell)[:, None] * bound.reference.cell.array)[atoms.pbc]
+    return not len(periods) or bool(np.linalg.norm(reduced(periods)[0][0]) > (2 + 1e-6) * reach)
 
 
 def checked_mesh(kpts: Any, pbc: np.ndarray) -> tuple[int, ...]:

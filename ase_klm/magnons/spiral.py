@@ -46,13 +46,14 @@ def _turned(term: Potential, atoms: Atoms, k: Array, n: Array) -> Potential:
     if isinstance(term, Exchange):
         i, j, cells, matrices = term.explicit_bonds(atoms)
         _check_invariant(matrices, n, "an exchange matrix")
-        if term.onsite is not None:
-            _check_invariant(term.onsite, n, "onsite")
-        if term.site_fields is not None:
-            _check_along(term.site_fields, n, "site_fields")
+        onsite, site_fields = term.site_terms(atoms)
+        if onsite is not None:
+            _check_invariant(onsite, n, "onsite")
+        if site_fields is not None:
+            _check_along(site_fields, n, "site_fields")
         rotations = Rotation.from_rotvec(2 * np.pi * (cells @ k)[:, None] * n).as_matrix()
         bonds = list(zip(i.tolist(), j.tolist(), cells.tolist(), matrices @ rotations, strict=True))
-        return Exchange(bonds=bonds, onsite=term.onsite, site_fields=term.site_fields)
+        return Exchange(bonds=bonds, onsite=onsite, site_fields=site_fields)
     if isinstance(term, UniaxialAnisotropy):
         _check_along(term.axis, n, "the axis of the anisotropy")
         return term

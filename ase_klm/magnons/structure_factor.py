@@ -23,6 +23,7 @@ from ase_klm import graphs, units
 from ase_klm.analysis.correlations import Correlations
 from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.errors import KLMError
+from ase_klm.images import upright_cell
 from ase_klm.magnons.form_factors import FormFactor, form_factors
 from ase_klm.magnons.magnons import Magnons
 from ase_klm.validate import Array, checked_array, checked_number
@@ -129,7 +130,8 @@ def structure_factor(
         takes and returns shape (n_q,), or one of these for each chemical symbol. Default 1.
     cell : array_like, optional
         Lattice vectors that q refers to, Å, shape (3, 3), such as the chemical cell of an antiferromagnet. Default:
-        the cell of `magnons.atoms`, as for ``magnons.frequencies(q)``; give one for q along a direction without vector.
+        the cell of `magnons.atoms`, as for ``magnons.frequencies(q)``, with open vectors put upright; give one for q
+        along a direction without vector.
 
     Returns
     -------
@@ -169,7 +171,7 @@ def mode_intensities(
         raise KLMError(f"{type(magnons).__name__} is not Magnons", "modes are asked for", "give Magnons(atoms)")
     wave_vectors = checked_array(np.atleast_2d(np.asarray(q, dtype=object)), (None, 3), "q")
     thermal = float(thermal_energies(temperature_K, kT, 1)[0])
-    own = graphs.with_complete_cell(magnons.atoms).cell.array
+    own = upright_cell(graphs.with_complete_cell(magnons.atoms).cell, magnons.atoms.pbc)
     vectors = own if cell is None else _checked_cell(cell)
     points = wave_vectors @ (own @ np.linalg.inv(vectors)).T
     lengths = np.linalg.norm(wave_vectors @ np.linalg.inv(vectors).T, axis=1) * 2 * np.pi
@@ -229,7 +231,8 @@ def powder_average(
 def _created(magnons: Magnons, points: Array, factors: Array) -> tuple[Array, NDArray[np.complex128]]:
     """Energies (n_q, lines) and tensors (n_q, lines, 3, 3) of magnons that q creates at T = 0."""
     atoms, form = magnons.atoms, magnons.form
-    places = graphs.with_complete_cell(atoms).get_scaled_positions(wrap=False)[form.sites]
+    cell = upright_cell(graphs.with_complete_cell(atoms).cell, atoms.pbc)
+    places = atoms.positions[form.sites] @ np.linalg.inv(cell)
     bosons_of = units.G_ELECTRON * np.linalg.norm(form.moments[form.sites], axis=1)  # abs(δm)² = g abs(m) Σ abs(T)²
     in_lattice = np.where(atoms.pbc, points, 0.0)
     branches = _branches(magnons)

@@ -6,10 +6,12 @@ T. Fukui, Y. Hatsugai, H. Suzuki, J. Phys. Soc. Jpn. 74, 1674 (2005), with links
     U_d(q) = det <u_n(q)|η|u_m(q+d)> up to its size, n and m in a group of bands,
     F d²q = arg U_1(q) U_2(q+d1) U_1(q+d2)* U_2(q)*,    C = (1/2π) ∫ F d²q,
 
-that is F = 2 Im <∂_x u|η|∂_y u>, with x, y counter-clockwise as seen from the cell vector that is not in the plane
-(from +z for the lattices of this package). This is the sign of Fukui, Hatsugai and Suzuki, C = (1/2πi) ∫ ∇×<u|∇u>; the
-curvature Ω = ∇×i<u|∇u> of semiclassical dynamics is -F. Bloch functions carry the positions of the atoms,
-exp(2πi q·r_j): Chern numbers do not ask for that, curvatures and the thermal Hall effect do.
+that is F = 2 Im <∂_x u|η|∂_y u> = 2 Im Σ_m≠n <n|∂_x H|m><m|∂_y H|n>/(ω_n - ω_m)² (Kubo, without pairs), with x, y
+counter-clockwise as seen from the `normal` of the plane: from +z for a layer in xy, else from the side of positive z,
+then y, then x component, whatever the order, signs and skewness of the cell vectors. This is the sign of Fukui,
+Hatsugai and Suzuki, C = (1/2πi) ∫ ∇×<u|∇u>; the curvature Ω = ∇×i<u|∇u> of semiclassical dynamics is -F. Bloch
+functions carry the positions of the atoms, exp(2πi q·r_j): Chern numbers do not ask for that, curvatures and the
+thermal Hall effect do. Plaquettes span the shortest steps of the mesh, so that they are the same in all cells.
 """
 
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ from ase_klm.dynamics.parameters import thermal_energies
 from ase_klm.electrons.hamiltonian import monkhorst_pack_gamma
 from ase_klm.errors import KLMError, warn
 from ase_klm.graphs import with_complete_cell
+from ase_klm.images import reduced, upright_cell, upward
 from ase_klm.magnons.bogoliubov import normal_modes
 from ase_klm.magnons.magnons import Magnons
 from ase_klm.units import KB
@@ -52,12 +55,15 @@ class BerryCurvature:
         F times the area of a plaquette, rad, from -π to π, shape (n_q, groups).
     groups : tuple
         The bands of each group, counted from 0 by their energy.
+    normal : ndarray
+        The side of the plane from which signs are seen: a unit vector of positive z, else y, else x component, (3,).
     """
 
     q: Array
     curvature: Array
     flux: Array
     groups: Groups
+    normal: Array
 
     @property
     def chern_numbers(self) -> NDArray[np.int64]:
@@ -78,7 +84,7 @@ def chern_numbers(
     Returns
     -------
     ndarray
-        Integers, shape (groups,). They add up to 0 over all bands.
+        Integers, shape (groups,). They add up to 0 over all bands. Signs are seen from ``berry_curvature(...).normal``.
     """
     return berry_curvature(magnons, mesh, bands, plane, at, shift).chern_numbers
 
@@ -126,14 +132,19 @@ def berry_curvature(
     modes = normal_modes(magnons.form.at(q))[:, :, : magnons.form.n_modes]
     _check_norms(modes, q)
     grid = modes.reshape(*sizes, *modes.shape[1:])
-    flux = np.stack([_fluxes(magnons, grid, steps, axes, group) for group in groups], axis=1)
-    cell = with_complete_cell(magnons.atoms).cell.array
-    seen_from_third = np.linalg.det(cell[[*axes, third]])  # of the sign of (b1 × b2)·a3
-    flux *= np.sign(seen_from_third)
-    _check_flux(flux, q)
+    cell = upright_cell(with_complete_cell(magnons.atoms).cell, magnons.atoms.pbc)
     reciprocal = 2 * np.pi * np.linalg.inv(cell).T
-    area = np.linalg.norm(np.cross(*reciprocal[list(axes)])) / len(q)
-    return BerryCurvature(q + steps.sum(0) / 2, flux / area, flux, groups)
+    edges, numbers = reduced(steps @ reciprocal)  # of the plaquettes, rad/Å, and in steps of the mesh
+    shifts = np.zeros((2, 3), dtype=np.int64)
+    shifts[:, axes] = numbers
+    # modes are periodic in q without these
+    phases = np.exp(-1j * (magnons.atoms.positions[magnons.form.sites] @ edges.T))
+    flux = np.stack([_fluxes(grid[..., list(group)], shifts, phases.T) for group in groups], axis=1)
+    across = np.cross(*edges)
+    normal = upward(across)
+    flux *= np.sign(across @ normal)
+    _check_flux(flux, q)
+    return BerryCurvature(q + (numbers @ steps).sum(0) / 2, flux / np.linalg.norm(across), flux, groups, normal)
 
 
 def thermal_hall_conductivity(
@@ -147,7 +158,8 @@ def thermal_hall_conductivity(
 
     κ_xy = (kB² T/ħ) Σ_n ∫ d²q/(2π)² c2(n_B) F_n,    c2(ρ) = (1+ρ) log²((1+ρ)/ρ) - log²ρ - 2 Li2(-ρ),
 
-    where j_x = -κ_xy ∂_y T; divided by the distance of layers it is that of a crystal, W/(K m).
+    where j_x = -κ_xy ∂_y T, with x, y counter-clockwise as seen from ``berry_curvature(...).normal``, +z for a layer in
+    xy; divided by the distance of layers it is that of a crystal, W/(K m).
     (R. Matsumoto, S. Murakami, Phys. Rev. Lett. 106, 197202 (2011); where the number of magnons is not conserved
     R. Matsumoto, R. Shindou, S. Murakami, Phys. Rev. B 89, 054420 (2014).)
 
@@ -183,23 +195,29 @@ def _temperature(temperature_K: float | None, kT: float | None) -> float:
     return thermal
 
 
-def _fluxes(
-    magnons: Magnons, grid: NDArray[np.complex128], steps: Array, axes: tuple[int, int], group: tuple[int, ...]
-) -> Array:
-    """Angle of the product of links around each plaquette, shape (n_q,)."""
-    u = grid[..., list(group)]
-    n = magnons.form.n_modes
-    positions = magnons.atoms.get_scaled_positions(wrap=False)[magnons.form.sites]
-    metric = np.repeat([1.0, -1.0], n)
+def _fluxes(u: NDArray[np.complex128], shifts: NDArray[np.int64], phases: NDArray[np.complex128]) -> Array:
+    """Angle of the product of links around each plaquette, shape (n_q,).
 
-    def links(direction: int) -> NDArray[np.complex128]:
-        phases = np.tile(np.exp(-2j * np.pi * positions @ steps[direction]), 2)  # modes are periodic in q without them
-        after = np.roll(u, -1, axis=axes[direction])
-        return np.linalg.det(u.conj().swapaxes(-1, -2) @ ((metric * phases)[:, None] * after))
+    Parameters
+    ----------
+    u : ndarray
+        Modes of a group on the mesh, shape (n1, n2, n3, 2 sites, bands).
+    shifts : ndarray
+        Both edges of the plaquettes in steps of the mesh, shape (2, 3).
+    phases : ndarray
+        exp(-i edge·r) of the sites, shape (2, sites).
+    """
+    metric = np.repeat([1.0, -1.0], phases.shape[1])
+
+    def at(values: NDArray[np.complex128], edge: int) -> NDArray[np.complex128]:
+        return np.roll(values, tuple(-shifts[edge]), axis=(0, 1, 2))
+
+    def links(edge: int) -> NDArray[np.complex128]:
+        weights = metric * np.tile(phases[edge], 2)
+        return np.linalg.det(u.conj().swapaxes(-1, -2) @ (weights[:, None] * at(u, edge)))
 
     one, two = links(0), links(1)
-    around = one * np.roll(two, -1, axis=axes[0]) * np.roll(one, -1, axis=axes[1]).conj() * two.conj()
-    return np.angle(around).ravel()
+    return np.angle(one * at(two, 0) * at(one, 1).conj() * two.conj()).ravel()
 
 
 def _checked_plane(magnons: Magnons, plane: Sequence[int] | None) -> tuple[int, int]:

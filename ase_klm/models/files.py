@@ -22,7 +22,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
-from ase_klm.models.trained import TrainedNetwork
+from ase_klm.models.trained import Origin, TrainedNetwork
 from ase_klm.nn.lattice import LatticeStars, Star
 
 FORMAT = "ase_klm network 1"
@@ -106,7 +106,7 @@ def save(path: str | Path, model: TrainedNetwork, card: Mapping[str, Any] | None
     name = type(model).__name__
     if architecture(name) is not type(model):
         raise KLMError(f"another network is called {name}", "the card names the class only", "give yours another name")
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    tensors = _on_cpu(model)
     full = dict(card or {}) | {
         "architecture": name,
         "hyperparameters": model.hyperparameters,
@@ -155,7 +155,20 @@ def load(model: str | Path | TrainedNetwork) -> Any:
             "the file is damaged, or of a version of ase_klm whose network was another "
             f"({found.get('version', 'unknown')})",
         ) from None
+    name = str(model) if str(model) in available() else str(path.absolute())
+    built.origin = Origin(name, found, _checksum(_on_cpu(built)))
     return built.eval()
+
+
+def verified_origin(model: TrainedNetwork) -> Origin | None:
+    """The file that a network was loaded from, where its weights are still those of the file; else None."""
+    if model.origin is None or _checksum(_on_cpu(model)) != model.origin.weights:
+        return None
+    return model.origin
+
+
+def _on_cpu(model: TrainedNetwork) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
 
 
 def card(model: str | Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Cluster:
                     if number not in hopping:
                         continue
                     place = places[site] + np.array(vector)
-                    key = tuple(int(x) for x in np.round(place * 20))
+                    key = tuple(int(x) for x in np.round(place * 20 + 0.137))
                     if key not in numbers:
                         numbers[key] = len(places)
                         places.append(place)

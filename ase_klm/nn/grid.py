@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import primitive_cell, with_complete_cell
+from ase_klm.images import upright_cell
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def cells_in_order(atoms: Atoms) -> tuple[tuple[int, ...], np.ndarray] | None:
     except (KLMError, np.linalg.LinAlgError):
         return None
     completed = with_complete_cell(atoms)
-    ratio = completed.cell.array @ np.linalg.inv(primitive)
+    ratio = upright_cell(completed.cell, atoms.pbc) @ np.linalg.inv(primitive)
     counts = np.diag(ratio).round().astype(int)
     if np.abs(ratio - np.diag(counts)).max() > 1e-4 or counts.min() < 1:
         return None

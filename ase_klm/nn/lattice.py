@@ -241,7 +241,8 @@ def _classified(atoms: Atoms, shells: Iterable[int]) -> tuple[LatticeStars, Site
 
 def _distinct(vectors: NDArray[np.float64], shell: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Distinct (shell, displacement), ordered by shell and then by angle-like coordinates, and the number of each."""
-    grid = np.column_stack([shell, np.round(vectors / TOLERANCE)]).astype(np.int64)
+    # simple fractions of a bond lie half-way between two whole numbers, where rounding noise decides: hence the shift
+    grid = np.column_stack([shell, np.round(vectors / TOLERANCE + 0.137)]).astype(np.int64)
     _, first, number = np.unique(grid, axis=0, return_index=True, return_inverse=True)
     table = np.column_stack([shell[first], np.round(vectors[first], 9)])
     return table, number.reshape(-1)

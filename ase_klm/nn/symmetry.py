@@ -9,6 +9,7 @@ from scipy.spatial import cKDTree
 
 from ase_klm.errors import KLMError
 from ase_klm.graphs import neighbour_shells, with_complete_cell
+from ase_klm.images import nearest_image, reduced, upright_cell
 from ase_klm.nn.lattice import TOLERANCE, LatticeStars
 from ase_klm.validate import checked_atoms
 
@@ -58,7 +59,9 @@ class _Torus:
     def __init__(self, atoms: Atoms, tolerance: float) -> None:
         whole = with_complete_cell(atoms)
         self.numbers, self.positions, self.tolerance = atoms.numbers, whole.positions, tolerance
-        self.cell, self.inverse, self.periodic = whole.cell.array, np.linalg.inv(whole.cell.array), atoms.pbc
+        self.cell, self.periodic = upright_cell(whole.cell, atoms.pbc), atoms.pbc
+        self.cell[atoms.pbc], _ = reduced(self.cell[atoms.pbc])
+        self.inverse = np.linalg.inv(self.cell)
         self.tree = cKDTree(self._folded(self.positions), boxsize=self.periodic.astype(float))
 
     def _folded(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,14 +73,11 @@ class _Torus:
     def permutation(self, matrix: NDArray[np.float64], start: int, end: int) -> NDArray[np.int64] | None:
         """Sites onto which r → matrix (r - r_start) + r_end moves the sites, or None if it is no symmetry."""
         vectors = self.cell[self.periodic]
-        turned = vectors @ matrix.T @ self.inverse
-        if np.abs((turned - np.round(turned) * self.periodic) @ self.cell).max(initial=0.0) > self.tolerance:
+        if np.abs(nearest_image(vectors @ matrix.T, vectors)).max(initial=0.0) > self.tolerance:
             return None
         images = (self.positions - self.positions[start]) @ matrix.T + self.positions[end]
         sites = self.tree.query(self._folded(images))[1]
-        apart = (images - self.positions[sites]) @ self.inverse
-        apart -= np.round(apart) * self.periodic
-        mapped = np.abs(apart @ self.cell).max() <= self.tolerance
+        mapped = np.abs(nearest_image(images - self.positions[sites], vectors)).max() <= self.tolerance
         once = len(np.unique(sites)) == len(sites)
         return sites if mapped and once and np.array_equal(self.numbers[sites], self.numbers) else None
 

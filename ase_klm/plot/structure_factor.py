@@ -7,6 +7,7 @@ from scipy.spatial import Voronoi
 
 from ase_klm import analysis
 from ase_klm.errors import KLMError
+from ase_klm.images import plane_axes, reduced
 from ase_klm.plot.axes import axes
 from ase_klm.validate import Array
 
@@ -90,20 +91,14 @@ def structure_factor(source: Any, ax: Any = None, log: bool = True) -> Any:
 
 def _frame(factor: analysis.StructureFactor) -> Array:
     """Projection of wave vectors onto the plane of the steps, shape (3, 2); onto x and y for a layer in xy."""
-    first, second = factor.steps @ factor.reciprocal
-    normal = np.cross(first, second)
-    normal = normal / np.linalg.norm(normal)
-    x = np.eye(3)[0 if abs(normal[0]) < 0.9 else 1]
-    x = x - (x @ normal) * normal
-    x /= np.linalg.norm(x)
-    y = np.cross(normal, x)
-    return np.stack([x, y if y.sum() > 0 else -y], axis=1)
+    return plane_axes(np.cross(*(factor.steps @ factor.reciprocal)))[:2].T
 
 
 def _cell(vectors: Array) -> Array:
     """Wigner-Seitz cell of the lattice of two vectors, counter-clockwise corners, shape (n, 2)."""
+    short = reduced(np.column_stack([vectors, np.zeros(2)]))[0][:, :2]
     numbers = np.indices((7, 7)).reshape(2, -1).T - 3
-    diagram = Voronoi(numbers @ vectors)
+    diagram = Voronoi(numbers @ short)
     corners = diagram.vertices[diagram.regions[diagram.point_region[len(numbers) // 2]]]
     corners = corners[np.argsort(np.arctan2(corners[:, 1], corners[:, 0]))]
     lengths = np.linalg.norm(corners - np.roll(corners, 1, axis=0), axis=1)

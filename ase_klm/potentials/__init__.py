@@ -21,6 +21,8 @@ from ase_klm.potentials.kondo import ExponentialHopping, Kondo
 from ase_klm.potentials.lattice_energy import LatticeEnergy, Morse, Spring
 from ase_klm.potentials.moment_lengths import MomentLengths
 from ase_klm.potentials.network import Network
+from ase_klm.potentials.serialisation import from_dict
+from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
 
 __all__ = [
@@ -56,5 +58,7 @@ __all__ = [
     "UniaxialAnisotropy",
     "Zeeman",
     "cri3_model",
+    "from_dict",
+    "network_potential",
     "potential_of",
 ]

@@ -1,7 +1,8 @@
 """Uniaxial single-ion anisotropy E = -Σ_i K_i (e_i·n_i)²; K > 0 makes n an easy axis, K < 0 a hard one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ase_klm.potentials.exchange import Exchange
 
 @dataclass(frozen=True, eq=False)
 class UniaxialAnisotropy(Potential):
-    """Anisotropy by directions e = m/abs(m).
+    """E = -Σ_i K_i (e_i·n_i)², e = m/abs(m): K > 0 makes n an easy axis, K < 0 a hard one.
 
     Parameters
     ----------
@@ -24,6 +25,7 @@ class UniaxialAnisotropy(Potential):
 
     constant: Any
     axis: Any = (0.0, 0.0, 1.0)
+    per_site: ClassVar[Mapping[str, int]] = {"constant": -1, "axis": -2}
 
     def __post_init__(self) -> None:
         axis = frozen_array(self.axis, "axis", "")

@@ -10,6 +10,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError, warn
 from ase_klm.graphs import SkinBonds
 from ase_klm.models.atomic import AtomicNetwork
+from ase_klm.models.files import verified_origin
 from ase_klm.nn.atomic_graph import AtomicGraph, species_numbers
 from ase_klm.potentials.base import BoundPotential, Potential, Structures, hessian_by_differences
 from ase_klm.validate import checked_number
@@ -28,7 +29,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True, eq=False)
 class Atomistic(Potential):
-    """A trained network of atoms and moments.
+    """E = Σ_i f(atoms and moments around atom i): a trained network.
 
     Parameters
     ----------
@@ -61,6 +62,7 @@ class Atomistic(Potential):
             )
         checked_number(self.skin, "skin", "Å", minimum=0)
         model = deepcopy(self.model).requires_grad_(False).eval()
+        model.origin = verified_origin(self.model)
         if self.dtype is not None:
             model = model.to(DTYPES[self.dtype])
         if self.compile:

@@ -9,8 +9,9 @@ such as a field broadcast over them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,10 +22,14 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
+from ase_klm.supercells import Repetitions, tiled
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
+
+UNITS = "E in eV, lengths in Å, moments m in μB; magnetic forces -∂E/∂m in eV/μB, forces -∂E/∂r in eV/Å"
 
 
 @dataclass(frozen=True)
@@ -64,15 +69,42 @@ class Evaluation:
         )
 
 
-class Potential(ABC):
+class Potential(Parametrised, ABC):
     """Parameters of a term of the energy. Terms add up: ``kondo + zeeman + anisotropy``."""
 
     per_replica: ClassVar[tuple[str, ...]] = ()
     """Names of the parameters that may differ between replicas, each an array that broadcasts over moments."""
 
+    per_site: ClassVar[Mapping[str, int]] = {}
+    """Parameters that may be arrays with a value for each site → their axis of sites, counted from the end."""
+
     @abstractmethod
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Potential":
+        """The same energy for the supercell ``atoms.repeat(repetitions)`` of a structure that this can be bound to.
+
+        Here, parameters named in `per_site` are repeated. Potentials whose parameters name atoms, or belong to them in
+        another way, override it; those that find everything on the structure need nothing.
+
+        Raises
+        ------
+        KLMError
+            When the parameters cannot be repeated.
+        """
+        changed = {}
+        for name, axis in self.per_site.items():
+            values = np.asarray(getattr(self, name))
+            if values.ndim >= -axis and values.shape[axis] == len(atoms):
+                changed[name] = tiled(values, axis, repetitions)
+        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+
+    def describe(self) -> str:
+        """The terms, with their formulas and parameters, and the units, as text to print."""
+        terms = terms_of(self)
+        names = " + ".join(type(term).__name__ for term in terms)
+        return "\n\n".join([f"E = {names}\n{UNITS}", *(described(term, parameters_of(term)) for term in terms)])
 
     def __add__(self, other: "Potential") -> "Potential":
         if not isinstance(other, Potential):
@@ -81,7 +113,7 @@ class Potential(ABC):
                 "a sum consists of potentials",
                 "wrap ASE calculators by potentials.Foreign(calc)",
             )
-        return Sum((*terms_of(self), *terms_of(other)))
+        return Sum((self, other))
 
 
 class BoundPotential:
@@ -138,6 +170,12 @@ class BoundPotential:
         """Whether `energy` is given as differentiable torch."""
         return type(self).energy is not BoundPotential.energy
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether Hessian-vector products are exact, not differences of magnetic forces."""
+        own = type(self).hessian_vector_product is not BoundPotential.hessian_vector_product
+        return own or self.differentiable
+
     def evaluate(
         self,
         moments: Tensor | None = None,
@@ -179,6 +217,10 @@ class BoundPotential:
         """Those of `evaluate` to the last bit, eV/Å, (..., N, 3); potentials override it where they cost less."""
         return self.evaluate(moments, positions, cell).forces
 
+    def effective_field(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        """The magnetic forces of `evaluate`, eV/μB, (..., N, 3); potentials override it where they cost less."""
+        return self.evaluate(moments, positions, cell, atomic=False).magnetic_forces
+
     def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
         """Σ_j (∂²E/∂m_i ∂m_j) v_j, shape (..., N, 3), in eV/μB² times the unit of `vectors`.
 
@@ -190,7 +232,9 @@ class BoundPotential:
         return hessian_by_differences(self, moments, vectors)
 
     def hessian(self, moments: Tensor) -> Callable[[Tensor], Tensor]:
-        """The Hessian of a differentiable `energy` as a function of vectors: energy and gradient are formed once."""
+        """The Hessian as a function of vectors: energy and gradient of a differentiable `energy` are formed once."""
+        if not self.differentiable:
+            return partial(self.hessian_vector_product, moments)
         m = moments.detach().requires_grad_()
         with torch.enable_grad():
             energy = self.energy(m, self.positions, self.cell)
@@ -221,9 +265,23 @@ class BoundPotential:
 
 @dataclass(frozen=True)
 class Sum(Potential):
-    """Sum of potentials; it gives what all its terms give."""
+    """Sum of potentials; it gives what all its terms give. Sums among the terms are taken apart: it is flat."""
 
     terms: tuple[Potential, ...]
+
+    def __post_init__(self) -> None:
+        terms = tuple(self.terms)
+        if not terms or not all(isinstance(term, Potential) for term in terms):
+            raise KLMError(
+                f"terms = {self.terms!r} are no potentials", "a sum has a term at least", "e.g. Sum((exchange, field))"
+            )
+        object.__setattr__(self, "terms", tuple(term for part in terms for term in terms_of(part)))
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Sum":
+        return Sum(tuple(term.repeated(atoms, repetitions) for term in self.terms))
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.terms))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
@@ -256,6 +314,14 @@ class BoundSum(BoundPotential):
         found = [term.forces(moments, positions, cell) for term in self.terms]
         known = [forces for forces in found if forces is not None]
         return sum(known[1:], start=known[0]) if len(known) == len(found) else None
+
+    def effective_field(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        first, *rest = (term.effective_field(moments, positions, cell) for term in self.terms)
+        return sum(rest, start=first)
+
+    @property
+    def twice_differentiable(self) -> bool:
+        return all(term.twice_differentiable for term in self.terms)
 
     def hessian_vector_product(self, moments: Tensor, vectors: Tensor) -> Tensor:
         return sum(
@@ -307,7 +373,9 @@ def _unequal_replicas(difference: str) -> KLMError:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two parameters are equal, arrays and containers included."""
+    """Whether two parameters are equal; arrays, containers and functions with parameters by what they hold."""
+    if isinstance(a, Parametrised) and is_dataclass(a) and type(a) is type(b):
+        return a is b or same(parameters_of(a), parameters_of(b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
@@ -339,7 +407,8 @@ def over_moments(array: np.ndarray, bound: BoundPotential, name: str) -> Tensor:
         raise KLMError(
             f"{name} has shape {array.shape}, which does not fit moments of shape {tuple(bound.moments.shape)}",
             "it must broadcast against them",
-            f"give shape (3,) for all sites, ({bound.n_atoms}, 3) for each site, or (replicas, 1, 3) for each replica",
+            f"give shape (3,) for all sites, ({bound.n_atoms}, 3) for each site, or (replicas, 1, 3) for each replica; "
+            "those of a cell that was repeated must be repeated too",
         )
     return bound.tensor(array)
 

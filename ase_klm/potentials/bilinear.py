@@ -46,6 +46,14 @@ class BoundBilinear(BoundPotential):
     def bond_cells(self) -> Tensor:
         """Cells R of the atoms j of `bond_matrices`, shape (n_bonds, 3)."""
 
+    @property
+    def interaction_range(self) -> float:
+        """Length of the longest bond at the present positions, Å."""
+        i, j, _ = self.bond_matrices()
+        ends = self.positions.index_select(-2, j) - self.positions.index_select(-2, i)
+        lengths = torch.linalg.vector_norm(ends + self.bond_cells().to(self.cell) @ self.cell, dim=-1)
+        return float(lengths.max()) if len(i) else 0.0
+
     def apply(self, vectors: Tensor) -> Tensor:
         """K·v for v of shape (..., N, 3)."""
         i, j, matrices = self.bond_matrices()

@@ -16,13 +16,14 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import bonds_within, with_complete_cell
 from ase_klm.potentials.functions_of_distance import DistanceFunction, checked_distance_function
+from ase_klm.potentials.parameters import Parametrised
 from ase_klm.validate import Array, checked_array
 
 Others = tuple[np.ndarray, np.ndarray]
 """Further atoms k of each bond, one a bond, and their cells seen from atom i: shapes (n,) and (n, 3)."""
 
 
-class BondTerm(ABC):
+class BondTerm(Parametrised, ABC):
     """A matrix M for each bond, as a function of vectors from its first atom."""
 
     def others(self, atoms: Atoms, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> Sequence[Others]:
@@ -257,6 +258,7 @@ def _unit_vector(values: Any, name: str) -> Array:
     length = np.linalg.norm(vector)
     if not length > 0:
         raise KLMError(f"{name} = {values!r} is zero", "it must have a direction", f"for instance {name}=(0, 0, 1)")
-    vector /= length
+    if abs(length - 1) > 1e-15:  # a unit vector stays as it is to the last bit
+        vector /= length
     vector.setflags(write=False)
     return vector

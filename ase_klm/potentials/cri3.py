@@ -97,7 +97,7 @@ def cri3_model() -> Potential:
 
 @dataclass(frozen=True)
 class CrI3Exchange(Potential):
-    """Exchange and anisotropy of the chromium moments."""
+    """E = Σ_bonds e_i·M(v)·e_j - Σ_i K (e_i·n_i)²: exchange and anisotropy of the chromium moments, every bond once."""
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundExchangeOfDistance:
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -118,7 +118,7 @@ class CrI3Exchange(Potential):
 
 @dataclass(frozen=True)
 class CrI3Lattice(Potential):
-    """Springs between the atoms."""
+    """E = Σ_pairs ½ k (r - l)²: springs between the atoms."""
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundLatticeEnergy:
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]

@@ -7,7 +7,7 @@ All in eV, every bond once, so that M > 0 is antiferromagnetic. The matrices do 
 import operator
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,21 +16,24 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_klm.errors import KLMError
+from ase_klm.errors import KLMError, warn
 from ase_klm.graphs import Bonds, neighbour_shells
 from ase_klm.moments import is_magnetic
 from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_array, over_moments
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
 from ase_klm.potentials.functions_of_distance import DistanceFunction
-from ase_klm.validate import checked_array, checked_number
+from ase_klm.supercells import Repetitions, cell_of_sites, repeated_bonds, repetitions_of, tiled
+from ase_klm.validate import checked_array, checked_atoms, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Exchange(Potential):
-    """Exchange by shells, by explicit bonds, or both; they add up.
+    """E = Σ_bonds e_i·M·e_j + Σ_i e_i·A_i·e_i - Σ_i f_i·e_i with e = m/abs(m), every bond once.
+
+    M > 0 is antiferromagnetic. By shells, by explicit bonds, or both; they add up.
 
     Parameters
     ----------
@@ -44,12 +47,17 @@ class Exchange(Potential):
         A in eV, shape (N, 3, 3).
     site_fields : array_like, optional
         f in eV, broadcast against moments: (3,), (N, 3) or (replicas, 1, 3).
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use; for all
+        structures that repeat it as `Atoms.repeat` does, displaced or strained too. Default: the structure that this is
+        bound to.
     """
 
     shells: Mapping[int, Any] | None = None
     bonds: Sequence[Bond] | None = None
     onsite: Any = None
     site_fields: Any = None
+    lattice: Atoms | None = None
     per_replica: ClassVar[tuple[str, ...]] = ("site_fields",)
 
     def __post_init__(self) -> None:
@@ -70,9 +78,14 @@ class Exchange(Potential):
             object.__setattr__(self, "onsite", frozen_array(self.onsite, "onsite", "eV"))
         if self.site_fields is not None:
             object.__setattr__(self, "site_fields", frozen_array(self.site_fields, "site_fields", "eV"))
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchange":
         return BoundExchange(self, atoms, device)
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Exchange":
+        return self if self.lattice is not None else replace(self, lattice=atoms)
 
     def explicit_bonds(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All bonds of a structure: i, j (n,), cells R (n, 3), and M (n, 3, 3) in eV."""
@@ -81,12 +94,18 @@ class Exchange(Potential):
         i, j = np.zeros(0, int), np.zeros(0, int)
         cells, matrices = np.zeros((0, 3), int), np.zeros((0, 3, 3))
         if shells:
-            found = neighbour_shells(atoms, shells, among=magnetic)
+            found = neighbour_shells(undistorted(atoms, self.lattice), shells, among=magnetic)
             i, j, cells = found.i, found.j, found.cells
             matrices = _shell_matrices(shells, found)
         if self.bonds:
             listed_i, listed_j, listed_cells, listed = (np.array(column) for column in zip(*self.bonds, strict=True))
-            _check_ends(listed_i, listed_j, listed_cells, atoms)
+            home = atoms if self.lattice is None else self.lattice
+            _check_ends(listed_i, listed_j, listed_cells, home)
+            if self.lattice is None:
+                _warn_of_unbonded_cells(np.unique([listed_i, listed_j]), atoms)
+            repetitions = checked_repetitions(self.lattice, atoms)
+            listed_i, listed_j, listed_cells = repeated_bonds(listed_i, listed_j, listed_cells, len(home), repetitions)
+            listed = tiled(listed, 0, repetitions)
             i, j = np.concatenate([i, listed_i]), np.concatenate([j, listed_j])
             cells, matrices = np.concatenate([cells, listed_cells]), np.concatenate([matrices, listed])
         bare = np.flatnonzero(~magnetic & np.isin(np.arange(len(atoms)), np.concatenate([i, j])))
@@ -98,6 +117,23 @@ class Exchange(Potential):
             )
         return i, j, cells, matrices
 
+    def site_terms(self, atoms: Atoms) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """A, shape (N, 3, 3), and f, broadcast against moments, of a structure, in eV; None without."""
+        onsite, fields = self.onsite, self.site_fields
+        n = len(atoms if self.lattice is None else self.lattice)
+        if onsite is not None and onsite.shape != (n, 3, 3):
+            raise KLMError(
+                f"onsite has shape {onsite.shape}, and there are {n} atoms",
+                "it holds one matrix for each",
+                f"give shape ({n}, 3, 3); if the matrices are those of a cell that was repeated, say so: lattice=cell",
+            )
+        if self.lattice is not None:
+            repetitions = checked_repetitions(self.lattice, atoms)
+            onsite = None if onsite is None else tiled(onsite, 0, repetitions)
+            if fields is not None and fields.ndim > 1 and fields.shape[-2] == len(self.lattice):
+                fields = tiled(fields, -2, repetitions)
+        return onsite, fields
+
 
 class BoundExchange(BoundBilinear):
     """The quadratic form of a structure; one sparse matrix product gives energy and fields of all replicas."""
@@ -107,9 +143,9 @@ class BoundExchange(BoundBilinear):
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
         check_magnetic(reference)
         bonds = exchange.explicit_bonds(reference)
-        if exchange.onsite is not None:
+        onsite, site_fields = exchange.site_terms(reference)
+        if onsite is not None:
             sites = np.arange(self.n_atoms)
-            onsite = checked_array(exchange.onsite, (self.n_atoms, 3, 3), "onsite", "eV")
             own = sites, sites, np.zeros((self.n_atoms, 3), int), onsite
             bonds = tuple(np.concatenate(columns) for columns in zip(bonds, own, strict=True))  # type: ignore[assignment]
         i, j, _, matrices = bonds
@@ -134,9 +170,7 @@ class BoundExchange(BoundBilinear):
                 check_invariants=False,
             ).to(self.device)
         self.site_fields = (
-            self.moments.new_zeros(3)
-            if exchange.site_fields is None
-            else over_moments(exchange.site_fields, self, "site_fields")
+            self.moments.new_zeros(3) if site_fields is None else over_moments(site_fields, self, "site_fields")
         )
 
     def bond_matrices(
@@ -162,6 +196,55 @@ def check_magnetic(atoms: Atoms) -> None:
     if not is_magnetic(atoms).any():
         raise KLMError(
             "no atom carries a moment", "exchange acts on directions of moments", "set them, e.g. textures.random"
+        )
+
+
+def checked_lattice(lattice: Any) -> Atoms:
+    """A copy of the cell whose indices parameters use, without constraints."""
+    copy: Atoms = checked_atoms(lattice).copy()
+    copy.set_constraint()
+    return copy
+
+
+def checked_repetitions(lattice: Atoms | None, atoms: Atoms) -> Repetitions:
+    """How often a structure repeats the lattice that parameters belong to; once where it is the structure itself.
+
+    Raises
+    ------
+    KLMError
+        When the structure is no repetition of it.
+    """
+    if lattice is None:
+        return 1, 1, 1
+    found = repetitions_of(lattice, atoms)
+    if found is None:
+        raise KLMError(
+            f"this structure, {atoms.get_chemical_formula()}, does not repeat the lattice of the exchange, "
+            f"{lattice.get_chemical_formula()}",
+            "bonds and parameters of sites have the indices of that lattice; atoms must come in the order of "
+            "lattice.repeat(...), with the same periodic directions, displaced by less than half a bond",
+            "build the structure by lattice.repeat(...), or give the exchange of this one",
+        )
+    return found
+
+
+def undistorted(atoms: Atoms, lattice: Atoms | None) -> Atoms:
+    """The repeated lattice that a structure is a distortion of; the structure itself where no lattice is given."""
+    return atoms if lattice is None else lattice.repeat(checked_repetitions(lattice, atoms))
+
+
+def _warn_of_unbonded_cells(named: np.ndarray, atoms: Atoms) -> None:
+    """Bonds of all magnetic atoms in the first of many equal cells, and of no others, are most likely the cell's."""
+    cell = cell_of_sites(atoms, named.max() + 1) if named.max() < len(atoms) // 2 else None
+    if cell is None or not np.array_equal(np.flatnonzero(is_magnetic(cell)), named):
+        return
+    if is_magnetic(atoms)[len(cell) :].any():
+        warn(
+            f"the bonds join atoms 0 to {named.max()} only, of a structure that repeats its first {len(cell)} atoms "
+            f"{len(atoms) // len(cell)} times",
+            "indices count the atoms of this structure, so the bonds join nothing in the other cells",
+            "for the exchange of the whole crystal say whose indices they are: lattice=cell, with cell the Atoms that "
+            "were repeated",
         )
 
 

@@ -20,7 +20,7 @@ from ase_klm.potentials.base import Evaluation, Potential, Structures
 from ase_klm.potentials.bilinear import BoundBilinear, unit_vectors
 from ase_klm.potentials.bond_terms import BondTerm, Others
 from ase_klm.potentials.edges import Edges, stress_of
-from ase_klm.potentials.exchange import check_magnetic
+from ase_klm.potentials.exchange import check_magnetic, checked_lattice, undistorted
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.vectors import dot, norm
 
@@ -29,7 +29,9 @@ Term = DistanceFunction | BondTerm
 
 @dataclass(frozen=True, eq=False)
 class ExchangeOfDistance(Potential):
-    """Exchange of moving atoms by shells, between all near pairs, or both; they add up.
+    """E = Σ_bonds e_i·M(v)·e_j with v = r_j - r_i and e = m/abs(m), every bond once: M > 0 is antiferromagnetic.
+
+    Exchange of moving atoms by shells, between all near pairs, or both; they add up.
 
     Parameters
     ----------
@@ -44,12 +46,16 @@ class ExchangeOfDistance(Potential):
         and `Tapered` do).
     skin : float
         Å; pairs are searched anew when atoms have moved by half of it.
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, for all structures that repeat it. Default: the structure that
+        this is bound to.
     """
 
     shells: Mapping[int, Any] | None = None
     function: DistanceFunction | None = None
     cutoff: float | None = None
     skin: float = 0.5
+    lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.shells, Mapping | None):
@@ -61,6 +67,8 @@ class ExchangeOfDistance(Potential):
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         check_pair_function(self.function, self.cutoff, self.skin)
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -68,10 +76,11 @@ class ExchangeOfDistance(Potential):
         shells: Mapping[int, tuple[Term, ...]] = self.shells or {}
         members = []
         if shells:
-            bonds = neighbour_shells(reference, shells, among=is_magnetic(reference))
+            lattice = undistorted(reference, self.lattice)
+            bonds = neighbour_shells(lattice, shells, among=is_magnetic(reference))
             for number, terms in shells.items():
                 own = bonds[bonds.shells == number]
-                members += [Members.of(term, reference, own.i, own.j, own.cells) for term in terms]
+                members += [Members.of(term, lattice, own.i, own.j, own.cells) for term in terms]
         bound = BoundExchangeOfDistance(members, atoms, device)
         if self.function is not None and self.cutoff is not None:
             bound.join_pairs(self.function, self.cutoff, self.skin)

@@ -14,11 +14,12 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.potentials.parameters import Parametrised
 from ase_klm.validate import Array, checked_array, checked_number
 
 
 @dataclass(frozen=True)
-class DistanceFunction(ABC):
+class DistanceFunction(Parametrised, ABC):
     """A number of eV for each distance."""
 
     @abstractmethod

@@ -24,6 +24,7 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import SkinBonds, neighbour_shells
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 from ase_klm.potentials.kondo_response import KondoSecondDerivatives
+from ase_klm.potentials.parameters import Parametrised
 from ase_klm.validate import LARGEST, checked_array, checked_number, checked_repeats
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
@@ -34,7 +35,7 @@ AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
-class ExponentialHopping:
+class ExponentialHopping(Parametrised):
     """t(r) = t0 exp(-(r - r0)/decay), optionally brought smoothly to zero.
 
     Parameters
@@ -60,6 +61,7 @@ class ExponentialHopping:
         if self.taper is None:
             return
         on, off = checked_array(self.taper, (2,), "taper", "Å").tolist()
+        object.__setattr__(self, "taper", (on, off))
         if not 0 <= on < off:
             raise KLMError(
                 f"taper = {self.taper!r} cannot be used",
@@ -78,7 +80,9 @@ class ExponentialHopping:
 
 @dataclass(frozen=True, eq=False)
 class Kondo(Potential):
-    """Kondo lattice by exact diagonalisation.
+    """H = -Σ_(ij)s t_ij (c†_is c_js + h.c.) - (J/2) Σ_i m_i·(c†_i σ c_i), m in units of 1 μB.
+
+    Kondo lattice by exact diagonalisation.
 
     The energy is the potential whose gradients the forces are: E - TS at fixed `filling`, Ω = E - TS - μN at fixed
     `mu`, both per cell. Extras: `chemical_potential`, `gap` and `band_energy` (eV), `number_of_electrons`, `entropy`

@@ -22,6 +22,7 @@ from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Struc
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.potentials.second_derivatives import Blocks
+from ase_klm.supercells import Repetitions
 from ase_klm.validate import checked_number
 from ase_klm.vectors import dot, norm
 
@@ -85,7 +86,7 @@ class Morse(DistanceFunction):
 
 @dataclass(frozen=True, eq=False)
 class LatticeEnergy(Potential):
-    """Springs, pair energies and angles, on all atoms.
+    """E = Σ_pairs V(r) + ½ Σ_angles κ (cos θ - cos θ₀)²: springs, pair energies and angles, on all atoms.
 
     Parameters
     ----------
@@ -120,6 +121,16 @@ class LatticeEnergy(Potential):
         for shell, value in (self.bends or {}).items():
             checked_number(value, f"bending stiffness of shell {shell}", "eV")
         check_pair_function(self.function, self.cutoff, self.skin)
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "LatticeEnergy":
+        for shell, value in (self.shells or {}).items():
+            if isinstance(value, Spring) and np.size(value.length) > 1:
+                raise KLMError(
+                    f"springs of shell {shell} with a length for each bond cannot be repeated",
+                    "the lengths have the order of the bonds of one structure",
+                    "give a stiffness alone, whose lengths are those of the reference structure, or one length",
+                )
+        return self
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundLatticeEnergy":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -212,6 +223,9 @@ class BoundLatticeEnergy(BoundPotential):
             return Evaluation(energy, magnetic_forces)
         first, *rest = (stress_of(slopes, vectors, cell) for _, slopes, vectors in parts)
         return Evaluation(energy, magnetic_forces, self._forces(parts), sum(rest, start=first))
+
+    def effective_field(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
+        return torch.zeros_like(moments)
 
     def forces(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         batch = torch.broadcast_shapes(moments.shape[:-2], positions.shape[:-2], cell.shape[:-2])

@@ -3,8 +3,9 @@
 E = Σ_i κ/(8 m₀²) (m_i² - m₀²)²,   ∂E/∂m = κ/(2 m₀²) (m² - m₀²) m,   d²E/dm² = κ at m = m₀.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from ase_klm.validate import checked_number
 
 @dataclass(frozen=True, eq=False)
 class MomentLengths(Potential):
-    """A well at `length` for every magnetic atom.
+    """E = Σ_i κ/(8 m₀²) (m_i² - m₀²)²: a well at the length m₀ for every magnetic atom.
 
     Parameters
     ----------
@@ -29,6 +30,7 @@ class MomentLengths(Potential):
 
     length: Any
     stiffness: float
+    per_site: ClassVar[Mapping[str, int]] = {"length": -1}
 
     def __post_init__(self) -> None:
         length = frozen_array(self.length, "length", "μB")

@@ -12,6 +12,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError, warn
 from ase_klm.graphs import neighbour_shells
 from ase_klm.models.base import FARTHEST, LatticeNetwork
+from ase_klm.models.files import verified_origin
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures
 from ase_klm.potentials.tiles import Tile, sums_and_gradient, tiles
 from ase_klm.validate import checked_number
@@ -25,7 +26,7 @@ LARGEST_TILE = 100_000
 
 @dataclass(frozen=True, eq=False)
 class Network(Potential):
-    """A trained network.
+    """E = Σ_i f(directions around site i): a trained network of spins on a lattice.
 
     Parameters
     ----------
@@ -56,6 +57,7 @@ class Network(Potential):
             )
         checked_number(self.largest_tile, "largest_tile", minimum=1)
         model = deepcopy(self.model).requires_grad_(False)
+        model.origin = verified_origin(self.model)
         if self.dtype is not None:
             model = model.to(getattr(torch, self.dtype))
         if self.compile:

@@ -16,6 +16,8 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from ase_klm.graphs import with_complete_cell
+from ase_klm.images import reduced, upright_cell
 from ase_klm.models.base import LatticeNetwork, LocalNetwork
 from ase_klm.nn.grid import Grid
 from ase_klm.nn.lattice import Sites
@@ -170,9 +172,12 @@ def _by_neighbours(atoms: Atoms, lattice: Sites, largest: int, reach: int) -> It
 
 
 def _blocks(atoms: Atoms, largest: int) -> list[Tensor]:
-    """Site numbers of the blocks of a grid along the cell vectors, as near to cubes as halving allows."""
-    lengths = atoms.cell.lengths()
-    scaled = atoms.get_scaled_positions(wrap=False)
+    """Site numbers of the blocks of a grid along the shortest cell vectors, as near to cubes as halving allows."""
+    cell = upright_cell(with_complete_cell(atoms).cell, atoms.pbc)
+    cell[atoms.pbc], _ = reduced(cell[atoms.pbc])
+    lengths = np.linalg.norm(cell, axis=1)
+    scaled = atoms.positions @ np.linalg.inv(cell)
+    scaled[:, atoms.pbc] %= 1.0
     scaled -= scaled.min(0)
     scaled /= np.maximum(np.ptp(scaled, axis=0), 1e-9) * (1 + 1e-9)
     counts = np.ones(3, dtype=int)

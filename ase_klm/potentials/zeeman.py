@@ -1,5 +1,6 @@
 """Zeeman energy E = -Σ_i B_i·m_i of the local moments in a field B (eV/μB; one tesla is `units.TESLA`)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from ase_klm.potentials.second_derivatives import Blocks
 
 @dataclass(frozen=True, eq=False)
 class Zeeman(Potential):
-    """Field on the local moments, not on electrons.
+    """E = -Σ_i B_i·m_i: a field on the local moments, not on electrons.
 
     Parameters
     ----------
@@ -22,6 +23,7 @@ class Zeeman(Potential):
 
     field: Any
     per_replica: ClassVar[tuple[str, ...]] = ("field",)
+    per_site: ClassVar[Mapping[str, int]] = {"field": -2}
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "field", frozen_array(self.field, "field", "eV/μB"))

@@ -29,7 +29,8 @@ from scipy.spatial.transform import Rotation
 
 from ase_klm.errors import KLMError, warn
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
-from ase_klm.potentials.foreign import potential_of
+from ase_klm.potentials.base import terms_of
+from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
 from ase_klm.validate import Array, checked_number
 
@@ -301,7 +302,9 @@ class SpinLatticeFilter(Filter):
 
     def _check_results(self) -> None:
         """Evaluate the calculator once, where it stands; what it lacks is said before anything is changed."""
-        potential_of(self.atoms)  # refuses what has no magnetic forces
+        for term in terms_of(potential_of(self.atoms)):  # refuses what has no magnetic forces,
+            if isinstance(term, Foreign):
+                term.bind(self.atoms)  # and what hides them
         for what, ask, remedy in (
             ("forces", self.atoms.get_forces, "take another calculator, or relax the spins alone by SpinMinimizer"),
             ("stress", self.lattice.get_forces, "take another calculator, or leave the cell as it is: cell=False"),

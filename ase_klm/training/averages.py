@@ -20,6 +20,7 @@ class Averages:
 
     def __init__(self, weights: Sequence[Tensor], decay: float) -> None:
         self.weights, self.decay = list(weights), decay
+        self._present: list[Tensor] | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -35,12 +36,18 @@ class Averages:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """The averages in the model, for a while."""
-        present = [weight.detach().clone() for weight in self.weights]
-        _assign(self.weights, self.values)
+        self._present = [weight.detach().clone() for weight in self.weights]
         try:
+            _assign(self.weights, self.values)
             yield
         finally:
-            _assign(self.weights, present)
+            self.put_back()
+
+    def put_back(self) -> None:
+        """The weights themselves in the model, where an interruption has left the averages."""
+        if self._present is not None:
+            _assign(self.weights, self._present)
+            self._present = None
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""

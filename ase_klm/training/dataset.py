@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from ase_klm.data import labels
 from ase_klm.data.frames import Frame
 from ase_klm.errors import KLMError
 from ase_klm.models.base import Labels, LatticeNetwork
@@ -63,7 +64,8 @@ def checked_frames(frames: Sequence[Frame | Atoms], part: str) -> list[Frame]:
         raise KLMError(
             f"the {part} part has no frames", "a list of labelled frames is needed", "data.read and training.split help"
         )
-    return [frame if isinstance(frame, Frame) else Frame(checked_atoms(frame)) for frame in several]
+    structures = [frame.atoms if isinstance(frame, Frame) else checked_atoms(frame) for frame in several]
+    return [Frame(atoms) for atoms in labels.checked(structures, f"the {part} part")]
 
 
 def grouped(frames: Sequence[Frame], dtype: torch.dtype = torch.float32) -> list[Group]:

@@ -11,8 +11,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from ase_klm.choices import CHECKPOINT
 from ase_klm.data.frames import Frame, checked_path
 from ase_klm.errors import KLMError
+from ase_klm.interrupts import deferred
 from ase_klm.models import files
 from ase_klm.models.trained import TrainedNetwork
 from ase_klm.potentials.base import checked_device
@@ -22,7 +24,7 @@ from ase_klm.training.averages import Averages
 from ase_klm.training.checkpoint import Progress
 from ase_klm.training.dataset import checked_frames
 from ase_klm.training.loss import Loss
-from ase_klm.training.problem import Batch
+from ase_klm.training.problem import Batch, Validation
 from ase_klm.training.quality import Quality
 from ase_klm.training.recipes import Modern, Recipe, describe
 from ase_klm.training.start import architecture, check_length, checked_kind, name_of, problem_type, starting_network
@@ -36,9 +38,10 @@ class Trainer:
     """Fits a network to labelled frames: of spins on lattices, or of atoms and moments.
 
     Into `directory` go ``checkpoint.safetensors``, from which a training that was cut short continues when it is run
-    again; ``best.safetensors``, the weights with the smallest validation error (torque + field of spins, the loss for
-    atoms), with their card; and ``curves.csv`` and ``curves.png``. One training at a time: nothing guards the files
-    against a second process that trains in the same directory, and the two would overwrite each other's.
+    again, also after `KeyboardInterrupt`, which keeps the last whole step; ``best.safetensors``, the weights with the
+    smallest validation error (torque + field of spins, the loss for atoms), with their card; and ``curves.csv`` and
+    ``curves.png``. One training at a time: nothing guards the files against a second process that trains in the same
+    directory, and the two would overwrite each other's.
 
     Parameters
     ----------
@@ -113,6 +116,7 @@ class Trainer:
         self.averages = Averages(self.weights, self.recipe.ema)
         self.progress = Progress()
         self.epoch_start = self.generator.get_state()
+        self._step_start = -1, self.epoch_start
         self.configuration = {
             **architecture(self.model),
             "initial": name_of(initial),
@@ -151,9 +155,13 @@ class Trainer:
             bar_format="{l_bar}{bar}| {elapsed}<{remaining}{postfix}",
         ) as bar:
             bar.update(min(100.0, 100 * self._fraction))
-            while self._fraction < 1:
-                self._epoch(bar)
-        if not self.progress.history:
+            try:
+                while self._fraction < 1:
+                    self._epoch(bar)
+            except KeyboardInterrupt:
+                self._keep()
+                raise
+        if self.progress.batches or not self.progress.history:  # a validation was interrupted, or there was no step
             self._validate()
         self._save()
         curves.save_picture(self.directory, self.progress.history)
@@ -162,7 +170,7 @@ class Trainer:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.directory / "checkpoint.safetensors"
+        return self.directory / CHECKPOINT
 
     @property
     def best_path(self) -> Path:
@@ -182,22 +190,17 @@ class Trainer:
     def _epoch(self, bar: Any) -> None:
         """One pass through the training part, or what is left of it."""
         state = self.progress
-        batches = self._order()
+        with deferred():
+            batches = self._order()
         for batch in batches[state.batches :]:
-            state.loss += self._step(batch)
-            state.batches += 1
-            state.step += 1
-            state.seconds = time.monotonic() - self._since
+            self._step(batch)
             bar.update(min(100.0, 100 * self._fraction) - bar.n)
-            done = state.batches == len(batches)
-            if done or self._fraction >= 1:
-                self._validate()
-                self._show(bar)
-                self.epoch_start = self.generator.get_state()
-            if time.monotonic() - self._saved >= self.checkpoint_every:
-                self._save()
-            if self._fraction >= 1:
-                return
+            if state.batches == len(batches) or self._fraction >= 1:
+                break
+            self._save_in_time()
+        self._validate()
+        self._show(bar)
+        self._save_in_time()
 
     def _order(self) -> list[Batch]:
         """Batches of the present epoch, which begins where the generator was; then the generator moves on."""
@@ -213,8 +216,9 @@ class Trainer:
             self.generator.set_state(present)
         return [batches[i] for i in mixed]
 
-    def _step(self, batch: Batch) -> float:
-        """One step of the optimizer; returns the loss before it."""
+    def _step(self, batch: Batch) -> None:
+        """One step of the optimizer, which is made whole or not at all."""
+        self._step_start = self.progress.step, self.generator.get_state()
         loss = self.problem.loss(batch, self.generator)
         gradients = torch.autograd.grad(loss, self.weights, allow_unused=True)
         factor = self.recipe.gradient_factor(loss.detach())
@@ -224,11 +228,15 @@ class Trainer:
         if not (math.isfinite(value) and math.isfinite(float(length))):
             self._stop(value, f"at step {self.progress.step}, with {self._named(batch)}")
         state = self.progress
-        for parameters in self.optimizer.param_groups:
-            parameters["lr"] = self.recipe.rate(state.step, self._fraction, state.halvings)
-        self.optimizer.step()
-        self.averages.update(state.step)
-        return value
+        with deferred():
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = self.recipe.rate(state.step, self._fraction, state.halvings)
+            self.optimizer.step()
+            self.averages.update(state.step)
+            state.loss += value
+            state.batches += 1
+            state.step += 1
+            state.seconds = time.monotonic() - self._since
 
     def _named(self, batch: Batch) -> str:
         numbers = sorted(self.problem.culprits(batch))
@@ -250,12 +258,16 @@ class Trainer:
         state = self.progress
         with self.averages.in_place():
             found = self.problem.validate()
-            loss = found.loss
-            if math.isfinite(loss) and found.score < state.best:
-                state.best = found.score
+            if math.isfinite(found.loss) and found.score < state.best:
                 files.save(self.best_path, self.model, self._card(found.quality))
-        if not math.isfinite(loss):
-            self._stop(loss, f"on the validation part after step {state.step}")
+        if not math.isfinite(found.loss):
+            self._stop(found.loss, f"on the validation part after step {state.step}")
+        with deferred():
+            self._end_epoch(found)
+
+    def _end_epoch(self, found: Validation) -> None:
+        state, loss = self.progress, found.loss
+        state.best = min(state.best, found.score)
         state.waited = 0 if loss < state.lowest else state.waited + 1
         state.lowest = min(loss, state.lowest)
         if state.waited >= self.recipe.plateau:
@@ -272,10 +284,24 @@ class Trainer:
         state.history.append(dict(zip(names, (*row, *found.quality.numbers.values()), strict=True)))
         self._watched = found.quality.watched
         state.epoch, state.batches, state.loss = state.epoch + 1, 0, 0.0
+        self.epoch_start = self.generator.get_state()
 
     def _show(self, bar: Any) -> None:
         numbers = {"loss": self.progress.history[-1]["training_loss"], **self._watched}
         bar.set_postfix({name: f"{value:.2e}" for name, value in numbers.items()})
+
+    def _keep(self) -> None:
+        """A checkpoint of an interrupted training, after its last whole step."""
+        step, generator = self._step_start
+        if step == self.progress.step:  # the step in hand has drawn random numbers in vain
+            self.generator.set_state(generator)
+        with deferred():
+            self.averages.put_back()
+            self._save()
+
+    def _save_in_time(self) -> None:
+        if time.monotonic() - self._saved >= self.checkpoint_every:
+            self._save()
 
     def _save(self) -> None:
         self._saved = time.monotonic()

@@ -10,18 +10,23 @@ from typing import Any
 
 from ase import Atoms
 
+from ase_klm.choices import OWN_FORMATS
 from ase_klm.data.about import About
-from ase_klm.data.readers import abacus, deepmd, vasp5_deltaspin, vasp6_deltaspin, vasp_constrained
-from ase_klm.data.readers.blocks import companion, read_text
+from ase_klm.data.readers import abacus, ase_database, deepmd, vasp5_deltaspin, vasp6_deltaspin, vasp_constrained
+from ase_klm.data.readers.blocks import COMPRESSED, companion, read_text
 from ase_klm.errors import KLMError
 
 FORMATS: dict[str, ModuleType] = {
-    module.NAME: module for module in (deepmd, vasp6_deltaspin, vasp5_deltaspin, vasp_constrained, abacus)
+    module.NAME: module for module in (deepmd, vasp6_deltaspin, vasp5_deltaspin, vasp_constrained, abacus, ase_database)
 }
-OWN = {".npz": "npz", ".traj": "traj", ".extxyz": "extxyz", ".xyz": "extxyz"}
+OWN = OWN_FORMATS
 """Formats that `ase_klm.data.frames` reads itself, by the ending of the name."""
 
+BY_ASE = "ase"
+"""Format of files that ASE reads, whose labels may have any of the names in `aliases`; a vasprun.xml, say."""
+
 _IN_FOLDERS = ("OUTCAR", "OSZICAR", "running_scf.log", "OUT.*/running_scf.log", "*.log", "*.txt")
+"""Each may be compressed as well."""
 _HEAD, _TAIL = 2**20, 2**20
 
 
@@ -35,10 +40,13 @@ def recognise(path: Path) -> tuple[str, Path]:
     """
     if path.is_file() and path.suffix in OWN:
         return OWN[path.suffix], path
+    if path.is_file() and path.suffix == ".xml":
+        return BY_ASE, path
     if path.is_dir():
         if deepmd.recognises_folder(path):
             return deepmd.NAME, path
-        files = [file for pattern in _IN_FOLDERS for file in sorted(path.glob(pattern)) if file.is_file()]
+        patterns = [pattern + ending for pattern in _IN_FOLDERS for ending in ("", *COMPRESSED)]
+        files = [file for pattern in patterns for file in sorted(path.glob(pattern)) if file.is_file()]
     else:
         beside = companion(path, "OUTCAR", "OSZICAR")  # where VASP puts moments and penalty of I_CONSTRAINED_M
         files = [path] + ([beside] if "OUTCAR" in path.name and beside else [])
@@ -58,7 +66,7 @@ def read(name: str, path: Path, structure: Any = None) -> tuple[list[Atoms], Abo
 
 def unknown(path: Path, name: str | None = None) -> KLMError:
     """The error for a file that is of no known format."""
-    known = ", ".join([*dict.fromkeys(OWN.values()), *FORMATS])
+    known = ", ".join([*dict.fromkeys(OWN.values()), BY_ASE, *FORMATS])
     return KLMError(
         f"{path} is in no format known here" if name is None else f"{name!r} is no format known here",
         f"known are {known}" + ("; neither name nor contents point to one of them" if name is None else ""),
@@ -69,11 +77,11 @@ def unknown(path: Path, name: str | None = None) -> KLMError:
 def _ends(path: Path) -> str:
     """Beginning and end of a file: formats show in both, and files may be large."""
     try:
-        if path.stat().st_size <= _HEAD + _TAIL:
+        if path.suffix in COMPRESSED or path.stat().st_size <= _HEAD + _TAIL:
             return read_text(path)
         with path.open("rb") as file:
             head = file.read(_HEAD)
             file.seek(-_TAIL, 2)
-            return (head + file.read()).decode(errors="replace")
+            return (head + file.read()).decode(errors="replace").replace("\r\n", "\n")
     except OSError as error:
         raise KLMError(f"{path} cannot be read", str(error), "check the name and the folder") from None

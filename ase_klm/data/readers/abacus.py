@@ -4,7 +4,6 @@
 """
 
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ase import Atoms
 from ase.units import Bohr
 
 from ase_klm.data.about import About
-from ase_klm.data.readers import blocks
+from ase_klm.data.readers import blocks, tables
 from ase_klm.errors import KLMError
 from ase_klm.validate import Array
 
@@ -21,6 +20,11 @@ NAME = "abacus-deltaspin"
 FILES = "running_scf.log of ABACUS with DeltaSpin"
 _UNCONVERGED = re.compile(r"convergence has not been achieved|SCF IS NOT CONVERGED", re.IGNORECASE)
 _CONVERGED = re.compile(r"charge density convergence is achieved|#SCF IS CONVERGED#", re.IGNORECASE)
+_ENERGIES = (re.compile(r"!FINAL_ETOT_IS\s+(\S+)\s+eV"), re.compile(r"final etot is\s+(\S+)\s+eV"))  # best first
+_MOMENTS, _FIELDS, _FORCES = "Total Magnetism (uB)", "Magnetic force (eV/uB)", "TOTAL-FORCE (eV/Angstrom)"
+_RULE = re.compile(r"-{5,}")
+_ROW = re.compile(r"\s*[A-Z]\S*\s+[-+.\d*]")
+_DECIMALS = 10
 _SECTIONS = (
     "ATOMIC_SPECIES", "NUMERICAL_ORBITAL", "NUMERICAL_DESCRIPTOR", "ABFS_ORBITAL", "LATTICE_CONSTANT",
     "LATTICE_VECTORS", "LATTICE_PARAMETERS", "ATOMIC_POSITIONS",
@@ -41,44 +45,47 @@ def read(path: Path, structure: Any = None) -> tuple[list[Atoms], About]:
         When it did not converge, has no table of moments or magnetic forces, or its STRU is missing.
     """
     text = blocks.read_text(path)
-    dropped: Counter[str] = Counter()
-    energy = re.search(r"!FINAL_ETOT_IS\s+(\S+)\s+eV", text) or re.search(r"final etot is\s+(\S+)\s+eV", text)
-    moments = _table(text, "Total Magnetism (uB)")
-    fields = _table(text, "Magnetic force (eV/uB)")
-    if _UNCONVERGED.search(text):
-        dropped[blocks.NO_SCF] = 1
-    elif energy is None or not _CONVERGED.search(text) or moments is None or fields is None:
-        dropped[blocks.CUT_SHORT] = 1
-    if dropped or moments is None or fields is None or energy is None:
-        raise blocks.none_left(path, FILES, dropped)
     if text.count("!FINAL_ETOT_IS") > 1:
         raise KLMError(
             f"{path} is of a relaxation or dynamics",
             "its ionic steps have other positions than the STRU",
             "run the frames one by one with calculation scf",
         )
-    atoms = _structure(structure, path)
-    blocks.check_count(atoms, len(moments[1]), path)
-    if [blocks.element(label) for label in moments[0]] != atoms.numbers.tolist():
-        raise KLMError(
-            f"the atoms of {path} are not those of the structure",
-            "their elements differ, or their order",
-            "give the STRU of this calculation with structure= or --structure",
-        )
-    forces = _table(text, "TOTAL-FORCE (eV/Angstrom)")
-    m, note = blocks.without_induced(_vectors(moments[1]), _vectors(fields[1]))
-    f = None if forces is None or forces[1].shape != m.shape else forces[1]
-    collinear = moments[1].shape[1] == 1
-    frame = blocks.labelled(atoms, m, float(energy.group(1)), f, _vectors(fields[1]))
-    notes = ("nspin 2: moments and magnetic forces along z",) if collinear else ()
-    return [frame], About(
+    harvest = blocks.Harvest()
+    with harvest.frame():
+        if _UNCONVERGED.search(text):
+            raise blocks.Incomplete(blocks.NO_SCF)
+        energy = next((found for line in _ENERGIES if (found := line.search(text))), None)
+        if energy is None or not _CONVERGED.search(text):
+            raise blocks.Incomplete(blocks.CUT_SHORT)
+        labels, moments = _table(text, _MOMENTS)
+        names, fields = _table(text, _FIELDS, len(labels))
+        places, forces = _table(text, _FORCES, len(labels)) if _FORCES in text else (labels, None)
+        if len({moments.shape, fields.shape}) > 1 or (forces is not None and forces.shape[1] != 3):
+            raise blocks.Incomplete(blocks.CUT_SHORT)
+        atoms = _structure(structure, path)
+        blocks.check_count(atoms, len(labels), path)
+        for several in (labels, names, places):
+            if [blocks.element(label) for label in several] != atoms.numbers.tolist():
+                raise KLMError(
+                    f"the atoms of {path} are not those of the structure",
+                    "their elements differ, or their order",
+                    "give the STRU of this calculation with structure= or --structure",
+                )
+        m, note = blocks.without_induced(_vectors(moments), _vectors(fields))
+        harvest.notes |= {note} if note else set()
+        if moments.shape[1] == 1:
+            harvest.notes.add("nspin 2: moments and magnetic forces along z")
+        value = tables.number(energy.group(1))
+        harvest.keep(blocks.labelled(atoms, m, value, forces, _vectors(fields)))
+    return harvest.checked(path, FILES), About(
         NAME,
         str(path),
         "Total Magnetism, the moment of the atomic projection that is constrained, μB",
         "Magnetic force = -λ = -∂E/∂m, eV/μB; zero where unconstrained",
         "final etot (Kohn-Sham, -TS included), eV",
         {},
-        (*notes, note) if note else notes,
+        tuple(sorted(harvest.notes)),
     )
 
 
@@ -86,26 +93,25 @@ def _vectors(values: Array) -> Array:
     return values if values.shape[1] == 3 else np.outer(values[:, 0], (0.0, 0.0, 1.0))
 
 
-def _table(text: str, title: str) -> tuple[list[str], Array] | None:
-    """Labels and numbers of the last table of that title, between lines of dashes."""
+def _table(text: str, title: str, count: int | None = None) -> tuple[list[str], Array]:
+    """Labels and numbers of the last table of that title, between lines of dashes.
+
+    Raises
+    ------
+    Incomplete
+        When it is not there or not whole.
+    """
     place = text.rfind(title)
     if place < 0:
-        return None
-    labels: list[str] = []
-    rows: list[Array] = []
-    rules = 0
-    for line in text[place:].splitlines()[1:]:
-        words = line.split()
-        if re.fullmatch(r"\s*-{5,}\s*", line):
-            rules += 1
-            if rules == 2 or (rows and rules):
-                break
-        elif words and (values := blocks.numbers_of(" ".join(words[1:]))) is not None and len(values) in (1, 3):
-            labels.append(words[0])
-            rows.append(values)
-    if not rows or rules == 0 or len({len(row) for row in rows}) > 1:
-        return None
-    return labels, np.array(rows)
+        raise blocks.Incomplete(blocks.CUT_SHORT)
+    lines = text[place:].splitlines(keepends=True)[1:]
+    first = next((i for i, line in enumerate(lines) if _ROW.match(line)), 0)
+    if not any(_RULE.fullmatch(line.strip()) for line in lines[:first]):
+        raise blocks.Incomplete(blocks.CUT_SHORT)
+    labels, numbers = tables.rows("".join(lines[first:]), count, slice(3), (1, 3), labels=1, decimals=_DECIMALS)
+    if not any(_RULE.fullmatch(line.strip()) for line in lines[first + len(labels) :][:1]):
+        raise blocks.Incomplete(blocks.CUT_SHORT)
+    return [label for (label,) in labels], numbers
 
 
 def _structure(structure: Any, path: Path) -> Atoms:

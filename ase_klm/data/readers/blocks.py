@@ -1,7 +1,15 @@
-"""What readers of output files share: frames with labels, tables in text, files that lie beside."""
+"""What readers of output files share: frames with labels, those left out, files that lie beside.
 
+A frame is complete, or it is left out and counted: `Harvest` keeps both. Tables of text are read by `tables`.
+"""
+
+import lzma
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +18,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
+from ase.io.formats import open_with_compression
 from numpy.typing import ArrayLike
 
 from ase_klm.data.about import TRANSVERSE
@@ -20,9 +29,58 @@ from ase_klm.validate import Array, checked_array, checked_atoms
 NON_MAGNETIC = 0.1
 """μB: an unconstrained atom with a smaller moment is taken as non-magnetic."""
 
+COMPRESSED = (".gz", ".bz2", ".xz")
 CUT_SHORT = "cut short or without a table"
+UNREADABLE = "with numbers that cannot be read (***, NaN, or digits that touch)"
 NO_CONSTRAINT = "with a moment constraint that was not reached"
 NO_SCF = "with electrons that did not converge"
+
+
+class Incomplete(Exception):  # noqa: N818, an ordinary event: the frame is left out
+    """Something of a frame is not there, or not whole; the text is one of the reasons above."""
+
+
+@dataclass
+class Harvest:
+    """Frames read so far, how many were left out for which reason, and what else to say.
+
+    Attributes
+    ----------
+    frames : list of Atoms
+        Complete ones.
+    dropped : Counter
+        Reason → number of frames.
+    notes : set of str
+        For `About`.
+    """
+
+    frames: list[Atoms] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """Read one frame; where that raises `Incomplete`, it is left out and counted."""
+        try:
+            yield
+        except Incomplete as reason:
+            self.dropped[str(reason)] += 1
+
+    def keep(self, atoms: Atoms) -> None:
+        """A complete frame."""
+        self.frames.append(atoms)
+
+    def checked(self, path: Path, form: str) -> list[Atoms]:
+        """The frames.
+
+        Raises
+        ------
+        KLMError
+            When there is none.
+        """
+        if not self.frames:
+            raise none_left(path, form, self.dropped)
+        return self.frames
 
 
 def labelled(
@@ -72,7 +130,7 @@ def without_induced(moments: Array, magnetic_forces: Array) -> tuple[Array, str]
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """The text of a file, which may be compressed (``.gz``, ``.bz2``, ``.xz``), with the line ends of Unix.
 
     Raises
     ------
@@ -80,33 +138,13 @@ def read_text(path: Path) -> str:
         When it cannot be read.
     """
     try:
+        if path.suffix in COMPRESSED:
+            with open_with_compression(str(path), "rb") as file:
+                text = file.read().decode(errors="replace")
+            return text.replace("\r\n", "\n").replace("\r", "\n")
         return path.read_text(errors="replace")
-    except OSError as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise KLMError(f"{path} cannot be read", str(error), "check the name and the folder") from None
-
-
-def numbers_of(line: str) -> Array | None:
-    """All numbers of a line, None where a word is none."""
-    try:
-        return np.array([float(word) for word in line.split()])
-    except ValueError:
-        return None
-
-
-def indexed_rows(lines: Sequence[str], columns: slice, n_atoms: int) -> Array | None:
-    """Rows that begin with 1, 2, ..., N, the given columns of each; None where one is missing or is no number."""
-    found = []
-    for i, line in enumerate(lines[:n_atoms]):
-        words = line.split()
-        try:
-            if int(words[0]) != i + 1:
-                return None
-            found.append([float(word) for word in words[columns]])
-        except (ValueError, IndexError):
-            return None
-    if len(found) != n_atoms or len({len(row) for row in found}) > 1:
-        return None
-    return np.array(found)
 
 
 def element(label: str) -> int:
@@ -125,10 +163,13 @@ def element(label: str) -> int:
 
 def companion(path: Path, own: str, *names: str) -> Path | None:
     """A file beside this one: of a standard name, or of the same name with `own` replaced by it."""
+    whole = path.name.removesuffix(path.suffix) if path.suffix in COMPRESSED else path.name
     for name in names:
-        for candidate in (path.with_name(path.name.replace(own, name)), path.with_name(name)):
-            if candidate != path and candidate.is_file():
-                return candidate
+        for candidate in (whole.replace(own, name), name):
+            for ending in ("", *COMPRESSED):
+                beside = path.with_name(candidate + ending)
+                if beside != path and candidate != whole and beside.is_file():
+                    return beside
     return None
 
 
@@ -162,9 +203,9 @@ def structure_of(structure: Any, path: Path, own: str, what: str) -> Atoms:
     return checked_atoms(found)
 
 
-def check_count(structure: Atoms, n_atoms: int, path: Path) -> None:
-    """Raise a `KLMError` when the structure does not belong to the file."""
-    if len(structure) != n_atoms:
+def check_count(structure: Atoms, n_atoms: int | None, path: Path) -> None:
+    """Raise a `KLMError` when the structure does not belong to the file; None where the file does not say."""
+    if n_atoms is not None and len(structure) != n_atoms:
         raise KLMError(
             f"the structure has {len(structure)} atoms, {path} has {n_atoms}",
             "they do not belong together",
@@ -178,5 +219,5 @@ def none_left(path: Path, form: str, dropped: Mapping[str, int]) -> KLMError:
     return KLMError(
         f"{path} has no usable frame",
         f"read as {form}: {reasons or 'the tables of moments and magnetic forces are not there'}",
-        "check that the calculation came to its end; a copy may have been cut short",
+        "check that the calculation came to its end, and that the structure is its own; a copy may have been cut short",
     )

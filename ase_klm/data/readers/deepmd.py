@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from ase_klm.data.about import About
-from ase_klm.data.readers import blocks
+from ase_klm.data.readers import blocks, tables
 from ase_klm.errors import KLMError
 from ase_klm.validate import checked_array
 
@@ -77,8 +77,11 @@ def _names(system: Path) -> list[int]:
 
 def _numbers(system: Path) -> NDArray[np.int64]:
     names = _names(system)
-    types = blocks.numbers_of(" ".join(blocks.read_text(system / "type.raw").split()))
-    if types is None or not np.isin(types, np.arange(len(names))).all():
+    try:
+        types = tables.numbers_of(blocks.read_text(system / "type.raw"))
+    except blocks.Incomplete:
+        types = np.array([np.nan])
+    if not np.isin(types, np.arange(len(names))).all():
         raise KLMError(
             f"type.raw of {system} holds other types than 0 to {len(names) - 1}",
             f"type_map.raw names {len(names)} elements",
@@ -93,14 +96,14 @@ def _set(folder: Path, numbers: NDArray[np.int64], pbc: bool, names: list[int]) 
     found |= {name: _load(file) for name in _LABELS if (file := folder / f"{name}.npy").is_file()}
     if pbc and "box" not in found:
         raise KLMError(f"{folder} has no box.npy", "the system is periodic", "put it there, or a file nopbc beside it")
-    n, n_atoms = len(found["coord"]), len(numbers)
+    n_atoms = len(numbers)
+    n = _number_of_frames(found["coord"], 3 * n_atoms)
     shapes = {"box": (n, 9), "energy": (n,), "real_atom_types": (n, n_atoms)}
     for name, values in found.items():
-        flat = values.reshape(len(values), -1)[:, 0] if name == "energy" and values.size == len(values) else values
-        found[name] = checked_array(
-            flat if name == "energy" else flat.reshape(len(flat), -1), shapes.get(name, (n, 3 * n_atoms)),
-            f"{name}.npy of {folder}",
-        )  # fmt: skip
+        shape = shapes.get(name, (n, 3 * n_atoms))
+        # one frame may come without its axis, an energy as a column, and vectors as (n, N, 3)
+        flat = values.reshape(shape) if values.size == np.prod(shape) and _same_frames(values, n) else values
+        found[name] = checked_array(flat, shape, f"{name}.npy of {folder}")
     frames = []
     for i in range(n):
         kinds = found["real_atom_types"][i].astype(int) if "real_atom_types" in found else None
@@ -123,6 +126,15 @@ def _set(folder: Path, numbers: NDArray[np.int64], pbc: bool, names: list[int]) 
             )
         )
     return frames, "force_mag" in found
+
+
+def _number_of_frames(coordinates: NDArray[Any], size: int) -> int:
+    return 1 if coordinates.size == size else len(coordinates) if coordinates.ndim else 0
+
+
+def _same_frames(values: NDArray[Any], n: int) -> bool:
+    """Whether the first axis counts frames, which a single one may leave out."""
+    return n == 1 or (values.ndim > 0 and len(values) == n)
 
 
 def _load(file: Path) -> NDArray[Any]:
