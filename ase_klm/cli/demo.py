@@ -45,6 +45,10 @@ def _helix(atoms: "Atoms") -> None:
     ase_klm.textures.spiral(atoms, wave_vector, cone=60.0, noise=NOISE, seed=1)
 
 
+def _ferromagnet(atoms: "Atoms") -> None:
+    ase_klm.textures.uniform(atoms)
+
+
 @dataclass(frozen=True)
 class Relaxed:
     """A relaxed state, its Ω/site (eV) on the dense mesh, and how often it was disturbed."""
@@ -82,7 +86,7 @@ STARTS: "dict[str, Callable[[Atoms], None]]" = {
     "n_sk = 2": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=2, noise=NOISE, seed=1),
     "n_sk = 1": lambda atoms: ase_klm.textures.skyrmion_crystal(atoms, n_sk=1, magnetisation=1.5, noise=NOISE, seed=1),
     "helix": _helix,
-    "ferromagnet": lambda atoms: ase_klm.textures.uniform(atoms),
+    "ferromagnet": _ferromagnet,
 }
 FILM = ("n_sk = 2", FIELDS[-1])
 """Start and field of the relaxation that is shown as a film."""
