@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         MagNetCalculator,
         SpinCalculator,
     )
-    from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics
+    from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics, suggest_timestep
     from ase_klm.magnons import Magnons
     from ase_klm.moments import get_magnetic_forces, get_moments, rotate_moments, set_moments
     from ase_klm.relaxation import SpinLatticeFilter, SpinMinimizer
@@ -48,6 +48,7 @@ __all__ = [
     "potentials",
     "rotate_moments",
     "set_moments",
+    "suggest_timestep",
     "testing",
     "textures",
     "units",
@@ -61,6 +62,7 @@ _ROOM = {
     "SpinCalculator": "calculators",
     "LLGDynamics": "dynamics",
     "SpinLatticeDynamics": "dynamics",
+    "suggest_timestep": "dynamics",
     "Magnons": "magnons",
     "get_magnetic_forces": "moments",
     "get_moments": "moments",

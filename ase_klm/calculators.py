@@ -5,6 +5,7 @@ databases keep their parameters, and `from_dict` makes a calculator of these aga
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from ase_klm.errors import KLMError
 from ase_klm.models.files import load
 from ase_klm.moments import get_moments, is_magnetic, set_moments
+from ase_klm.plausibility import doubts_about_structure, tell
 from ase_klm.potentials.atomistic import Atomistic
-from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, same
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, doubts_of, same
 from ase_klm.potentials.exchange import Bond, Exchange, checked_lattice
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
 from ase_klm.potentials.functions_of_distance import DistanceFunction
@@ -63,6 +65,7 @@ class SpinCalculator(Calculator):
             )
         self.device = str(checked_device(device))
         self._bonded: Atoms | None = None
+        self.told: set[str] = set()  # warnings that are not repeated
         self.potential = potential
 
     @property
@@ -74,6 +77,7 @@ class SpinCalculator(Calculator):
     def potential(self, potential: Potential) -> None:
         self._potential = potential
         self._bound: BoundPotential | None = None
+        self._doubted: Atoms | None = None  # the structure on which potential and structure were looked at
         self.reset()
 
     def reference(self, atoms: Atoms) -> Atoms:
@@ -86,6 +90,9 @@ class SpinCalculator(Calculator):
             self._bonded, self._bound = atoms.copy(), None
         reference = self._bonded.copy()
         set_moments(reference, get_moments(atoms))
+        if self._doubted is not self._bonded:
+            self._doubted = self._bonded
+            tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self.told)
         return reference
 
     def bound(self, atoms: Atoms) -> BoundPotential:
@@ -325,7 +332,15 @@ class KondoEDCalculator(_ParametrisedCalculator):
         """
         structure = self._seen(atoms)
         if not isinstance(path, BandPath):
-            path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
+            try:
+                path = structure.cell.bandpath(path, npoints, pbc=structure.pbc)
+            except (KeyError, ValueError, TypeError) as error:
+                known = structure.cell.bandpath(npoints=0, pbc=structure.pbc).special_points
+                raise KLMError(
+                    f"path = {path!r} with npoints = {npoints!r} cannot be used",
+                    f"ASE: {type(error).__name__} {error}",
+                    f"name special points of this cell, {', '.join(known)}, e.g. path={''.join(sorted(known)[:2])!r}",
+                ) from None
         kondo: BoundKondo = self.bound(structure).terms[0]  # type: ignore[attr-defined]
         state = BoundPotential(structure, self.device)
         energies = kondo.levels(path.kpts, state.moments, state.positions, state.cell)

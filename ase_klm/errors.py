@@ -1,6 +1,11 @@
 """The one error type of the package, and the one warning: what is wrong, why, and what to do about it."""
 
+import sys
 import warnings
+from types import FrameType
+
+LIBRARIES = ("ase_klm", "ase", "torch")
+"""A warning points at the line of the user, which is outside of these packages."""
 
 
 def _compose(what: str, why: str, remedy: str) -> str:
@@ -29,5 +34,15 @@ class KLMWarning(UserWarning):
 
 
 def warn(what: str, why: str, remedy: str) -> None:
-    """Issue a :class:`KLMWarning` in the form of the errors."""
-    warnings.warn(_compose(what, why, remedy), KLMWarning, stacklevel=3)
+    """Issue a :class:`KLMWarning` in the form of the errors, at the line from which a user called the package."""
+    warnings.warn(_compose(what, why, remedy), KLMWarning, stacklevel=_levels_to_user(sys._getframe(1)) + 1)
+
+
+def _levels_to_user(frame: FrameType | None) -> int:
+    """Calls from a frame to the first one outside of our packages, both counted; to the outermost one without any."""
+    level = 1
+    while frame is not None and frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").split(".")[0] not in LIBRARIES:
+            break
+        frame, level = frame.f_back, level + 1
+    return level

@@ -6,6 +6,7 @@ A bond (i, j, R) joins atom i in the home cell to atom j in the cell R = (n1, n2
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -18,10 +19,17 @@ from torch import Tensor
 
 from ase_klm import images
 from ase_klm.errors import KLMError, warn
+from ase_klm.memory import require_memory
 from ase_klm.validate import checked_array, checked_number
 
 SHELL_TOLERANCE = 0.01
 """Distances closer than this fraction of the shortest one belong to the same shell."""
+
+BYTES_A_BOND = 160
+"""While bonds are found: both directions from matscipy, then one, sorted."""
+
+SMALLEST_VOLUME = 1e-11
+"""Of a cell, Å³; matscipy takes smaller ones for none."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,23 @@ def bonds_within(atoms: Atoms, cutoff: float) -> Bonds:
     _check_geometry(atoms)
     if len(atoms) == 0:
         raise KLMError("the structure is empty", "there are no atoms to join", "build the lattice first")
-    i, j, vectors, cells = neighbour_list("ijDS", with_complete_cell(atoms), float(cutoff))
+    completed = with_complete_cell(atoms)
+    if completed.cell.volume < SMALLEST_VOLUME:
+        raise KLMError(
+            f"the cell has a volume of {completed.cell.volume:.3g} Å³",
+            "atoms are some Å apart",
+            "if positions and cell are in metres, multiply them by 1e10",
+        )
+    expected = expected_bonds(completed, cutoff)
+    require_memory(
+        BYTES_A_BOND * expected,
+        f"the list of some {expected:.2g} bonds up to {cutoff:.4g} Å between {len(atoms)} atoms",
+        lambda share: (
+            f"a cutoff (Å) shorter by a factor of {share ** (-1 / 3):.2g}, or a smaller structure, fits; "
+            f"a bond takes {BYTES_A_BOND} bytes"
+        ),
+    )
+    i, j, vectors, cells = neighbour_list("ijDS", completed, float(cutoff))
     # (i, j, R) and (j, i, -R) are the same bond: keep i < j, and for i = j the R whose first non-zero entry is positive
     leading = np.where(cells[:, 0] != 0, cells[:, 0], np.where(cells[:, 1] != 0, cells[:, 1], cells[:, 2]))
     once = (i < j) | ((i == j) & (leading > 0))
@@ -112,6 +136,34 @@ def bonds_within(atoms: Atoms, cutoff: float) -> Bonds:
         vectors[order],
         np.zeros(len(order), dtype=np.int64),
     )
+
+
+def expected_bonds(atoms: Atoms, cutoff: float) -> float:
+    """About how many bonds there are up to `cutoff` (Å), each once, by the density of atoms.
+
+    A sphere of the cutoff has the volume of a ball in those dimensions in which the structure is longer than it: the
+    periodic ones, and others where that gives fewer neighbours (of a layer, a disc).
+    """
+    periodic = atoms.cell.array[atoms.pbc]
+    basis = np.linalg.svd(periodic)[2] if len(periodic) else np.eye(3)
+    across = (atoms.positions - atoms.positions.mean(0)) @ basis[len(periodic) :].T
+    density = len(atoms) / np.sqrt(np.linalg.det(periodic @ periodic.T)) if len(periodic) else float(len(atoms))
+    neighbours = density * _ball(len(periodic), cutoff)
+    if across.shape[1]:
+        turned = across @ np.linalg.eigh(across.T @ across)[1]  # along its principal axes
+        boxes = [np.ptp(across, axis=0), np.ptp(turned, axis=0)]  # the smaller box is the truer one
+        neighbours = max(_neighbours_in_a_box(density, extents, len(periodic), cutoff) for extents in boxes)
+    return float(len(atoms) * neighbours / 2)
+
+
+def _neighbours_in_a_box(density: float, extents: NDArray[np.float64], periodic: int, cutoff: float) -> float:
+    long = [extent for extent in extents.tolist() if extent > 0]
+    parts = [part for number in range(len(long) + 1) for part in combinations(long, number)]
+    return min(density * _ball(periodic + len(part), cutoff) / float(np.prod(part)) for part in parts)
+
+
+def _ball(dimensions: int, radius: float) -> float:
+    return (1.0, 2 * radius, np.pi * radius**2, 4 / 3 * np.pi * radius**3)[dimensions]
 
 
 def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool_] | None = None) -> Bonds:
@@ -132,19 +184,7 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
     KLMError
         When a number is not a positive integer, or the structure has no such shell.
     """
-    try:
-        wanted = sorted(set(shells))
-    except TypeError:
-        raise KLMError(
-            f"shells = {shells!r} are not shell numbers", "integers counted from 1 are needed", "for instance [1, 3]"
-        ) from None
-    for shell in wanted:
-        if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
-            raise KLMError(
-                f"{shell!r} is not a shell number",
-                "shells are counted 1, 2, 3... by increasing distance",
-                "use integers from 1, e.g. {1: 1.0, 3: -0.85}",
-            )
+    wanted = checked_shells(shells)
     if among is not None and not among.all():
         chosen = np.flatnonzero(among)
         bonds = neighbour_shells(atoms[chosen], wanted)
@@ -167,6 +207,30 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
                 "ask for a lower shell, or check pbc",
             )
         cutoff *= 1.5
+
+
+def checked_shells(shells: Iterable[int]) -> list[int]:
+    """The numbers of neighbour shells, ascending.
+
+    Raises
+    ------
+    KLMError
+        When one is not a positive integer.
+    """
+    try:
+        wanted = set(shells)
+    except TypeError:
+        raise KLMError(
+            f"shells = {shells!r} are not shell numbers", "integers counted from 1 are needed", "for instance [1, 3]"
+        ) from None
+    for shell in wanted:
+        if isinstance(shell, bool) or not isinstance(shell, int | np.integer) or shell < 1:
+            raise KLMError(
+                f"{shell!r} is not a shell number",
+                "shells are counted 1, 2, 3... by increasing distance",
+                "use integers from 1, e.g. {1: 1.0, 3: -0.85}",
+            )
+    return sorted(wanted)
 
 
 def _first_cutoff(atoms: Atoms) -> float:

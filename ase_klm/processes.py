@@ -116,11 +116,12 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = parent_process()
+    if parent is None or not parent.is_alive():  # it may have ended before the line above
+        os._exit(1)
 
     def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        parent.join()
+        os._exit(1)
 
     Thread(target=watch, daemon=True).start()
 

@@ -1,11 +1,15 @@
 """Fixtures shared by the tests of all rooms."""
 
 import json
+import os
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # one core a worker; read when NumPy and torch are imported
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -462,3 +462,60 @@ def test_plot(value, tmp_path, monkeypatch):
     ):
         attempt(call, atoms)
     plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+def test_functions_of_the_user_that_fail():
+    """Their own error is told, with what they are given and must return."""
+    for function, words in (
+        (lambda r: np.exp(-r), "NumPy"),
+        (lambda r: r.length, "AttributeError"),
+        (lambda _: {}[0], "KeyError"),
+        (lambda _: 1.0, "one number for each distance"),
+    ):
+        calc = KondoEDCalculator(function, J=1.0, filling=0.3, temperature=0.1, cutoff=1.2)
+        with pytest.raises(KLMError, match=words) as caught:
+            evaluate(lattice(), calc)
+        assert "torch" in caught.value.remedy
+    for function, words in (
+        (lambda r: r.length, "AttributeError"),
+        (lambda _: None, "shape"),
+        (lambda r: r[3], "Index"),
+    ):
+        with pytest.raises(KLMError, match=words):
+            evaluate(lattice(), ExchangeCalculator({1: function}))
+
+
+@pytest.mark.parametrize("shell", ["J1", 0, -1, 1.5, True, None, (1, 2)])
+def test_shell_numbers_are_checked_where_they_are_given(shell):
+    for build in (
+        lambda: ExchangeCalculator({shell: 0.01}),
+        lambda: potentials.ExchangeOfDistance({shell: potentials.Exponential(0.01, 1.0, 1.0)}),
+        lambda: KondoEDCalculator({shell: 1.0}, J=1.0, filling=0.3),
+    ):
+        with pytest.raises(KLMError, match="not a shell number"):
+            build()
+
+
+def test_texts_are_no_directions():
+    for build in (lambda: potentials.UniaxialAnisotropy(1e-3, axis="z"), lambda: potentials.Zeeman("z")):
+        with pytest.raises(KLMError) as caught:
+            build()
+        assert "(0, 0, 1)" in caught.value.remedy
+
+
+@pytest.mark.parametrize("arguments", [{"path": "GZZ"}, {"path": 5}, {"path": "GX", "npoints": "many"}])
+def test_paths_of_bands(arguments):
+    atoms = lattice()
+    atoms.calc = KondoEDCalculator({1: 1.0}, J=1.0, filling=0.3, temperature=0.1)
+    with pytest.raises(KLMError, match="cannot be used"):
+        atoms.calc.band_structure(atoms, **arguments)
+
+
+def test_potentials_are_summed_by_sum():
+    terms = [potentials.Zeeman((0, 0, 1)), potentials.Exchange({1: 0.1}), potentials.Zeeman((0, 1, 0))]
+    atoms = lattice()
+    energies = [evaluate(atoms, SpinCalculator(term)) for term in terms]
+    assert evaluate(atoms, SpinCalculator(sum(terms))) == pytest.approx(sum(energies), abs=1e-12)
+    with pytest.raises(TypeError):
+        _ = 1 + terms[0]

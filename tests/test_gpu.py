@@ -6,6 +6,7 @@ import torch
 from models import chiral_bond
 
 from ase_klm import (
+    KLMError,
     KondoEDCalculator,
     LLGDynamics,
     SpinCalculator,
@@ -55,3 +56,11 @@ def test_dynamics_and_relaxation():
         assert SpinMinimizer(atoms).run(fmax=1e-8, steps=1000)
         final[device] = atoms.get_potential_energy(), get_moments(atoms)
     assert final["cpu"][0] == pytest.approx(final["cuda"][0], abs=1e-9)
+
+
+def test_what_does_not_fit_is_refused():
+    atoms = lattices.square((300, 300))
+    textures.random(atoms, seed=1)
+    atoms.calc = KondoEDCalculator({1: 1.0}, 7.0, filling=0.48, device="cuda")
+    with pytest.raises(KLMError, match="on cuda"):
+        atoms.get_potential_energy()

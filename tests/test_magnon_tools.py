@@ -435,6 +435,7 @@ def test_structures_of_other_formats(folder, name, words, moment):
 
 def test_moments_that_a_calculation_found_are_read(folder):
     crystal = lattices.cri3_monolayer()
+    set_moments(crystal, 0.6)  # a guess
     crystal.calc = SinglePointCalculator(crystal, energy=0.0, magmoms=[3.1, 3.1, *(-0.1,) * 6])
     ase.io.write("c.json", crystal)
     np.testing.assert_allclose(get_moments(structure("c.json"))[:, 2], [3.1, 3.1, *(-0.1,) * 6])

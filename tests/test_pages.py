@@ -4,6 +4,7 @@ import re
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 from ase.build import bulk
 
 mpl.use("Agg")
@@ -21,6 +22,8 @@ def test_atoms_and_spins_together(tmp_path, monkeypatch):
         exec(block, names)
     np.random.set_state(state)  # noqa: NPY002
     assert names["dynamics"].nsteps == 300
+    assert names["anneal"].temperature_K == pytest.approx(100)
+    assert names["anneal"].nsteps == 300
     assert len(names["magnons"].q) == len(names["phonons"].q)
     atoms = bulk("Fe", "bcc", a=2.8665, cubic=True).repeat(2)
     textures.uniform(atoms, length=2.2, noise=0.3, seed=1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase_klm.data import Frame, Report
     from ase_klm.data.about import About
 
-_FRAMES = (".npz", ".extxyz", ".traj")
+_FRAMES = (".npz", ".extxyz", ".traj", ".db")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,12 +80,7 @@ def _convert(options: argparse.Namespace) -> None:
 
     frames, abouts = _read(options)
     output: Path = options.output
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
-    try:
-        data.write(temporary, frames)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data.write(output, frames)
     for about in abouts:
         print(about)
     print(f"{output}: {len(frames)} frames")

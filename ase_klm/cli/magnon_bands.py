@@ -13,6 +13,7 @@ from ase.data import atomic_numbers
 from ase_klm import data, plot, textures
 from ase_klm.choices import OWN_FORMATS
 from ase_klm.cli.models import calculator_from
+from ase_klm.data.readers.aliases import resolve_frame
 from ase_klm.errors import KLMError
 from ase_klm.magnons import Magnons
 from ase_klm.magnons.band_files import DensityOfStates, ModelBands
@@ -32,6 +33,8 @@ def structure(path: str, moments: Sequence[str] | None = None) -> Atoms:
     atoms = _read(path)
     if moments is not None:
         set_moments(atoms, _by_element(moments, atoms))
+    else:
+        resolve_frame(atoms, -1, path)  # computed moments before a guess
     if not is_magnetic(atoms).any():
         raise KLMError(
             f"the structure in {path} carries no moments",
@@ -43,7 +46,7 @@ def structure(path: str, moments: Sequence[str] | None = None) -> Atoms:
 
 
 def _read(path: str) -> Atoms:
-    if Path(path).suffix in OWN_FORMATS:
+    if Path(path).suffix in (*OWN_FORMATS, ".db"):
         frames = data.read(path)
         if not frames:
             raise KLMError(f"{path} holds no structure", "it is empty", "write one with data.write(path, atoms)")
@@ -58,9 +61,6 @@ def _read(path: str) -> Atoms:
             f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             "give a file that ase.io.read understands",
         ) from None
-    computed = {} if atoms.calc is None else atoms.calc.results
-    if not is_magnetic(atoms).any() and "magmoms" in computed:
-        atoms.set_initial_magnetic_moments(computed["magmoms"])
     return atoms
 
 

@@ -33,6 +33,7 @@ from ase_klm.data import labels, readers, sets
 from ase_klm.data.about import TRANSVERSE, About
 from ase_klm.data.readers import ase_database
 from ase_klm.errors import KLMError, warn
+from ase_klm.files import check_still_there, writing, written_atomically
 from ase_klm.moments import get_moments
 from ase_klm.validate import Array, checked_array, checked_atoms
 
@@ -142,7 +143,8 @@ def write(path: str | Path, frames: Atoms | Frame | Iterable[Atoms | Frame]) -> 
         save = sets.save if file.suffix == ".npz" else ase_database.save
         save(file, structures, [labels.at_hand(atoms) for atoms in structures])
         return
-    with FrameWriter(file) as writer:
+    with written_atomically(file) as temporary, FrameWriter(temporary) as writer:
+        writer.path = file  # which errors name
         for atoms in structures:
             writer.write(atoms, **labels.at_hand(atoms))
 
@@ -177,6 +179,7 @@ class FrameWriter:
         if continues and last_step is not None:
             _drop_later_frames(self.path, last_step)
         mode = "a" if continues else "w"
+        self._place = self.path.absolute()
         try:
             self._file: IO[str] | None = None if self._is_traj else self.path.open(mode)
             self._trajectory = TrajectoryWriter(self.path, mode) if self._is_traj else None
@@ -219,19 +222,22 @@ class FrameWriter:
             place = frame.info if self._is_traj else frame.arrays
             place["magnetic_forces"] = np.asarray(magnetic_forces, dtype=np.float64)
         frame.info |= {name: value for name, value in (("step", step), ("time", time)) if value is not None}
-        if self._trajectory is not None:
-            self._trajectory.write(frame)
-        elif self._file is not None:
-            if "initial_magmoms" in frame.arrays and frame.arrays["initial_magmoms"].ndim == 1:
-                frame.arrays["initial_magmoms"] = get_moments(frame)
-            write_xyz(self._file, [frame])
-            self._file.flush()
+        check_still_there(self._place)
+        with writing(self.path):
+            if self._trajectory is not None:
+                self._trajectory.write(frame)
+            elif self._file is not None:
+                if "initial_magmoms" in frame.arrays and frame.arrays["initial_magmoms"].ndim == 1:
+                    frame.arrays["initial_magmoms"] = get_moments(frame)
+                write_xyz(self._file, [frame])
+                self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        for file in (self._trajectory, self._file):
-            if file is not None:
-                file.close()
+        with writing(self.path):
+            for file in (self._trajectory, self._file):
+                if file is not None:
+                    file.close()
 
     def __enter__(self) -> "FrameWriter":
         return self
@@ -272,21 +278,19 @@ def _read_by_ase(path: Path) -> list[Atoms]:
 
 def _drop_later_frames(path: Path, last_step: int) -> None:
     """Keep the frames up to a step. The file is replaced in one go, so that a crash leaves the old one whole."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     if path.suffix == ".traj":
         steps = [_step_of(atoms.info.get("step"), path) for atoms in images(path)]
         if max(steps, default=-1) <= last_step:
             return
-        with TrajectoryWriter(temporary, "w") as kept:
+        with written_atomically(path) as temporary, TrajectoryWriter(temporary, "w") as kept:
             for atoms, step in zip(images(path), steps, strict=True):
                 if step <= last_step:
                     kept.write(atoms)
     else:
-        with temporary.open("w", errors="surrogateescape") as kept_text:
+        with written_atomically(path) as temporary, temporary.open("w", errors="surrogateescape") as kept_text:
             for step, text in _blocks(path):
                 if step <= last_step:
                     kept_text.write(text)
-    temporary.replace(path)
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, str]]:

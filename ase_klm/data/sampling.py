@@ -26,7 +26,10 @@ from ase_klm.data.configurations import Quench, configure, quench, unknown_kind
 from ase_klm.data.frames import Frame, checked_frames_path, write
 from ase_klm.data.reading import read
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
+from ase_klm.memory import require_memory
 from ase_klm.moments import get_magnetic_forces, get_moments, is_magnetic, set_moments
+from ase_klm.potentials.kondo import BoundKondo
 from ase_klm.processes import carried_out
 from ase_klm.validate import checked_atoms, checked_number
 
@@ -99,7 +102,7 @@ def sample(
         "hopping": hopping, "J": J, "filling": filling, "mu": mu, "temperature": temperature, "kpts": kpts,
         "solver": solver, "dtype": dtype, "device": device,
     }  # fmt: skip
-    hamiltonian = _checked_hamiltonian(settings, lattice)
+    hamiltonian, told = _checked_hamiltonian(settings, lattice, workers)
     recipe = {
         "format": FORMAT,
         "lattice": _fingerprint(lattice),
@@ -113,7 +116,7 @@ def sample(
     parts = file.with_name(f"{file.name}.parts")
     if _is_finished(file, parts, recipe):
         return read(file)
-    plan = _Plan(lattice, settings, json.dumps(hamiltonian), plan_of_quench, seed, parts)
+    plan = _Plan(lattice, settings, told, json.dumps(hamiltonian), plan_of_quench, seed, parts)
     tasks = _tasks(names, count, plan_of_quench.snapshots)
     missing = [task for task in tasks if not plan.part(task).exists()]
     done = count - sum(len(task.indices) for task in missing)
@@ -124,9 +127,7 @@ def sample(
         for number in finished:
             bar.update(number)
     frames = dict(pair for task in tasks for pair in zip(task.indices, plan.finished(task), strict=True))
-    temporary = file.with_name(f".{file.stem}.tmp{file.suffix}")
-    write(temporary, [frames[index] for index in range(count)])
-    temporary.replace(file)
+    write(file, [frames[index] for index in range(count)])
     shutil.rmtree(parts)
     return read(file)
 
@@ -153,6 +154,7 @@ class _Plan:
 
     lattice: Atoms
     settings: dict[str, Any]
+    told: set[str]
     hamiltonian: str
     quench: Quench
     seed: int
@@ -165,6 +167,7 @@ class _Plan:
         """Make and label the configurations of a task, write them, and return their number."""
         generator = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(task.indices[0],)))
         atoms, calc = self.lattice.copy(), KondoEDCalculator(**self.settings)
+        calc.told |= self.told
         if task.kind == "quench":
             snapshots = quench(atoms, calc, self.quench, generator)
             frames = [self._labelled(snapshot, task) for _, snapshot in zip(task.indices, snapshots, strict=False)]
@@ -229,16 +232,18 @@ def _is_finished(file: Path, parts: Path, recipe: dict[str, Any]) -> bool:
             shutil.rmtree(parts, ignore_errors=True)
             return True
         parts.mkdir(exist_ok=True)
-        temporary = record.with_name(f".{record.name}.tmp")
-        temporary.write_text(json.dumps(here, indent=1) + "\n")
-        temporary.replace(record)
+        with written_atomically(record) as temporary:
+            temporary.write_text(json.dumps(here, indent=1) + "\n")
     except OSError as error:
         raise KLMError(f"{file} cannot be written", str(error), "choose another name or folder") from None
     return False
 
 
-def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms) -> dict[str, Any]:
-    """The Hamiltonian's parameters as JSON, after everything that needs no diagonalisation has been checked."""
+def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms, workers: int) -> tuple[dict[str, Any], set[str]]:
+    """The Hamiltonian's parameters as JSON, and what a calculator has warned of.
+
+    Everything that needs no diagonalisation is checked.
+    """
     if not isinstance(settings["hopping"], Mapping):
         raise KLMError(
             "hopping must be given by neighbour shell",
@@ -249,8 +254,15 @@ def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms) -> dict[str, 
     calc = KondoEDCalculator(**settings)
     trial = lattice.copy()
     configure(trial, "random", np.random.default_rng(0))
-    calc.bound(trial)
-    return {
+    kondo: BoundKondo = calc.bound(trial).terms[0]  # type: ignore[attr-defined]
+    if workers > 1:
+        require_memory(
+            workers * kondo.memory_needed,
+            f"exact diagonalisation of {len(trial)} sites in {workers} processes at once",
+            "use fewer workers: each needs its own memory",
+            calc.device,
+        )
+    parameters = {
         "kind": "kondo",
         "hopping": {str(int(shell)): float(t) for shell, t in sorted(settings["hopping"].items())},
         "J": float(settings["J"]),
@@ -259,6 +271,7 @@ def _checked_hamiltonian(settings: dict[str, Any], lattice: Atoms) -> dict[str, 
         "temperature": float(settings["temperature"]),
         "kpts": [int(n) for n in settings["kpts"]],
     }
+    return parameters, calc.told
 
 
 def _checked_kinds(kinds: Any) -> list[str]:

@@ -23,7 +23,6 @@ Step and time of frames are not kept.
 """
 
 import json
-import os
 import struct
 import zipfile
 import zlib
@@ -37,6 +36,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.validate import checked_array
 
@@ -133,16 +133,8 @@ def save(path: Path, structures: Sequence[Atoms], results: Sequence[Mapping[str,
     potentials = [atoms.info.get("chemical_potential", np.nan) for atoms in structures]
     if not np.isnan(potentials).all():
         arrays["mu"] = np.array(potentials, dtype=np.float64)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise KLMError(f"{path} cannot be written", str(error), "choose another name, or make room") from None
+    with written_atomically(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def parameters(hamiltonian: Any) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import Evaluation
 from ase_klm.potentials.foreign import potential_of, reference_of
-from ase_klm.runs.state import SpinState
+from ase_klm.runs.state import SpinState, place_of
 
 
 class CoupledState(SpinState):
@@ -63,6 +63,7 @@ class CoupledState(SpinState):
         return self._forces  # type: ignore[return-value]  # checked when the run is made
 
     def show(self) -> None:
+        self.check_size()
         atoms = self.atoms
         atoms.positions[:] = self.positions.cpu().numpy()
         atoms.set_momenta(atoms.get_masses()[:, None] * self.velocities.cpu().numpy(), apply_constraint=False)
@@ -71,8 +72,9 @@ class CoupledState(SpinState):
 
     def synchronise(self) -> bool:
         """As `SpinState` does, with velocities."""
+        self.check_size()
         moments, atoms = get_moments(self.atoms), self.atoms
-        places, cell = self._places[0]
+        places, cell, *_ = self._places[0]
         turned = not np.array_equal(moments, self._shown[0])
         pushed = not np.array_equal(atoms.get_momenta(), self._shown_momenta)
         moved = not np.array_equal(atoms.positions, places) or not np.array_equal(atoms.cell.array, cell)
@@ -118,5 +120,5 @@ class CoupledState(SpinState):
         self.velocities = self.bound.tensor(np.divide(momenta, masses, out=np.zeros_like(momenta), where=free))
 
     def _remember_shown(self) -> None:
-        self._places = [(self.atoms.positions.copy(), self.atoms.cell.array.copy())]
+        self._places = [place_of(self.atoms)]
         self._shown_momenta = self.atoms.get_momenta()

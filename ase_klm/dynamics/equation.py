@@ -14,6 +14,8 @@ from ase_klm.vectors import cross
 FieldAt = Callable[[Tensor, float], Tensor]
 """(moments, fraction of the step that has passed) → B without noise, eV/μB, shape (..., N, 3)."""
 
+Noise = tuple[Tensor, ...] | None
+
 
 @dataclass(frozen=True)
 class Equation:
@@ -39,6 +41,13 @@ class Equation:
             field = field + self.damping * cross(e, field)
         return -self.rate * field
 
+    def thermal_axis(self, zeta: Tensor) -> Tensor:
+        """A rotation vector as likely as that of the noise in one step, A Δt = -γΔt/(1+α²) [ζ + α e×ζ].
+
+        Across e, both terms are as likely as one of sqrt(1+α²) times their length, and along e nothing turns.
+        """
+        return -((1 + self.damping**2) ** 0.5) * self.rate * zeta
+
 
 class Integrator(Protocol):
     """One way to make a step.
@@ -49,13 +58,16 @@ class Integrator(Protocol):
         What log lines, restart files and papers call it.
     order : int
         The error after a given time falls as Δt**order without noise.
+    stretches : int
+        Equal pieces of a step, each with a noise of its own.
     """
 
     name: str
     reference: str
     order: int
+    stretches: int
 
-    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Tensor | None, equation: Equation) -> Tensor:
+    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Noise, equation: Equation) -> Tensor:
         """Moments one step on.
 
         Parameters
@@ -64,8 +76,8 @@ class Integrator(Protocol):
             Moments and B at the start of the step, shape (..., N, 3).
         field_at : callable
             B at predictor points.
-        noise : Tensor or None
-            ζ of this step, eV/μB, the same at the start and at predictor points (Stratonovich).
+        noise : tuple of Tensor, or None
+            ζ of each stretch of this step, eV/μB.
         equation : Equation
             Lengths, rate and damping.
         """

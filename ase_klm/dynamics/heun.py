@@ -4,7 +4,7 @@ doi:10.1103/PhysRevB.58.14937; Evans et al., J. Phys.: Condens. Matter 26, 10320
 
 from torch import Tensor
 
-from ase_klm.dynamics.equation import Equation, FieldAt
+from ase_klm.dynamics.equation import Equation, FieldAt, Noise
 from ase_klm.vectors import cross, directions
 
 
@@ -20,9 +20,10 @@ class Heun:
     name = "heun"
     reference = "Evans et al., J. Phys.: Condens. Matter 26, 103202 (2014)"
     order = 2
+    stretches = 1
 
-    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Tensor | None, equation: Equation) -> Tensor:
-        zeta = 0.0 if noise is None else noise
+    def step(self, m: Tensor, field: Tensor, field_at: FieldAt, noise: Noise, equation: Equation) -> Tensor:
+        zeta = 0.0 if noise is None else noise[0]  # the same for predictor and corrector (Stratonovich)
         change = cross(m, equation.axis(directions(m), field + zeta))
         e_predicted = directions(m + change)
         predicted = equation.length * e_predicted

@@ -11,39 +11,30 @@ import math
 import torch
 from torch import Tensor
 
-from ase_klm.errors import KLMError
-
 
 class Langevin:
     """Friction and noise on velocities.
 
     Parameters
     ----------
-    kT : float
-        eV.
-    friction : float
-        η, per unit of time. Zero: no bath.
     inverse_mass : Tensor
         1/M, zero for atoms that do not move, shape (N, 1).
     timestep : float
         Δt.
-    generator : torch.Generator or None
-        Source of the noise; needed when kT > 0.
+    generator : torch.Generator
+        Source of the noise, seeded when kT > 0 at any time.
     """
 
-    def __init__(
-        self, kT: float, friction: float, inverse_mass: Tensor, timestep: float, generator: torch.Generator | None
-    ) -> None:
-        if kT > 0 and friction == 0:
-            raise KLMError(
-                "a temperature of the lattice was given, but its friction is zero",
-                "the noise is proportional to the friction: without it no bath acts on the atoms",
-                "give lattice_friction=0.01 / ase.units.fs, or leave the temperature out",
-            )
-        self._kept = math.exp(-friction * timestep)
-        self._amplitude = (-math.expm1(-2 * friction * timestep) * kT * inverse_mass).sqrt()
-        self._generator = generator
+    def __init__(self, inverse_mass: Tensor, timestep: float, generator: torch.Generator) -> None:
+        self._inverse_mass, self._timestep, self._generator = inverse_mass, timestep, generator
+        self.take(0.0, 0.0)
+
+    def take(self, kT: float, friction: float) -> None:
+        """The bath's temperature, eV, and η, per unit of time, from now on; η = 0 is no bath."""
+        passed = friction * self._timestep
+        self._kept = math.exp(-passed)
         self._noisy = kT > 0
+        self._amplitude = (-math.expm1(-2 * passed) * kT * self._inverse_mass).sqrt()
 
     def __call__(self, v: Tensor) -> Tensor:
         """Velocities (N, 3) after one step in the bath."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ase_klm.errors import KLMError, warn
+from ase_klm.files import check_still_there, writing, written_atomically
 from ase_klm.runs.inputs import open_log
 
 
@@ -26,17 +27,23 @@ class Log:
         if last_step is not None and isinstance(target, str | Path) and target != "-":
             continues = _drop_later_lines(Path(target), last_step)
         self._file, self._owned = open_log(target, "a" if continues else "w")
+        if self._owned:
+            self._path = Path(self._file.name).absolute()
         if not continues:
             self._write(titles)
 
     def close(self) -> None:
         """Close the file if it was opened here."""
         if self._owned:
-            self._file.close()
+            with writing(self._file):
+                self._file.close()
 
     def _write(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
+        if self._owned:
+            check_still_there(self._path)
+        with writing(self._file):
+            self._file.write(line + "\n")
+            self._file.flush()
 
 
 class SpinLog(Log):
@@ -133,7 +140,6 @@ def _drop_later_lines(path: Path, last_step: int) -> bool:
         kept = [line for line in path.read_text().splitlines(keepends=True) if stays(line)]
     except (OSError, ValueError, IndexError) as error:
         raise KLMError(f"{path} is not a log of this program", str(error), "give another logfile") from None
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    with written_atomically(path) as temporary:
+        temporary.write_text("".join(kept))
     return True

@@ -1,6 +1,7 @@
 """Log and trajectories of a run: one log, one trajectory a replica."""
 
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,8 +36,9 @@ class Outputs(ABC):
         self, state: SpinState, mobile: Tensor, logfile: str | Path | TextIO | None, trajectory: str | Path | None
     ) -> None:
         self.state, self.mobile = state, mobile
-        self._logfile = logfile
         checked_logfile(logfile)
+        named = isinstance(logfile, str | Path) and logfile != "-"
+        self._logfile = Path(logfile).absolute() if named else logfile  # type: ignore[arg-type]
         self._paths = [] if trajectory is None else _trajectory_paths(trajectory, state)
         self._log: Any = None
         self._writers: list[FrameWriter] = []
@@ -45,6 +47,12 @@ class Outputs(ABC):
     def wanted(self) -> bool:
         """Whether anything is written at all."""
         return self._logfile is not None or bool(self._paths)
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """Files by what is written to them."""
+        names = ["trajectory"] if self.state.single else [f"trajectory of replica {n}" for n in range(len(self._paths))]
+        return {"logfile": self._logfile, **dict(zip(names, self._paths, strict=False))}
 
     @property
     def has_trajectory(self) -> bool:
@@ -59,10 +67,11 @@ class Outputs(ABC):
 
     def close(self) -> None:
         """Close the files."""
-        for file in (self._log, *self._writers):
-            if file is not None:
-                file.close()
-        self._log, self._writers = None, []
+        with ExitStack() as closing:  # all of them, even when one complains
+            for file in (self._log, *self._writers):
+                if file is not None:
+                    closing.callback(file.close)
+            self._log, self._writers = None, []
 
     @abstractmethod
     def new_log(self, target: str | Path | TextIO, last_step: int | None) -> Log:
@@ -201,7 +210,7 @@ class SpinLatticeOutputs(Outputs):
 
 def _trajectory_paths(trajectory: str | Path, state: SpinState) -> list[Path]:
     check_folder(trajectory, "trajectory")
-    path = Path(trajectory)
+    path = Path(trajectory).absolute()  # a script may change its folder before the first step
     if path.suffix not in (".traj", ".extxyz", ".xyz"):
         raise KLMError(
             f"trajectory = {str(path)!r} has no known ending", "it chooses the format", "use .traj or .extxyz"

@@ -1,21 +1,23 @@
 """Restart files: everything needed to continue to the same bits, as a NumPy archive that holds no pickles.
 
-A file is written under another name, synchronised to disk and renamed, so that a crash at any moment leaves the old
-one whole.
+A file is written under another name, synchronised to disk and renamed (see `files.written_atomically`), so that a crash
+at any moment leaves the old one whole.
 """
 
 import json
-import os
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 
 
 @dataclass(frozen=True)
@@ -67,22 +69,23 @@ State = TypeVar("State", bound=RestartState)
 
 def save(path: Path, state: RestartState) -> None:
     """Write the file, replacing an older one in one go."""
-    temporary = path.with_name(f".{path.name}.tmp")
     found: dict[str, Any] = {entry.name: np.asarray(getattr(state, entry.name)) for entry in fields(state)}
     found["parameters"] = np.array(json.dumps(state.parameters))
-    with temporary.open("wb") as file:
+    with written_atomically(path) as temporary, temporary.open("wb") as file:
         np.savez(file, format=np.array(_format(type(state))), **found)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _format(kind: type[RestartState]) -> str:
     return f"ase_klm {kind.run} restart 1"
 
 
-def load(path: Path, parameters: dict[str, Any], kind: type[State]) -> State:
+def load(path: Path, parameters_at: Callable[[int], dict[str, Any]], kind: type[State]) -> State:
     """Read a file that `save` wrote for a run of this kind with these parameters.
+
+    Parameters
+    ----------
+    parameters_at : callable
+        Step of the file → `parameters` of the run that continues.
 
     Raises
     ------
@@ -106,7 +109,24 @@ def load(path: Path, parameters: dict[str, Any], kind: type[State]) -> State:
             f"{type(error).__name__}: {error}",
             "it is damaged or of another kind: move it away to start anew, or give the right name",
         ) from None
+    parameters = parameters_at(state.step)
+    _check_species(path, state.parameters.get("species"), parameters["species"])
     check_same_run(
         path, "run", state.parameters, parameters, "give the parameters of that run, or another restart file"
     )
     return state
+
+
+def _check_species(path: Path, there: Any, here: list[int]) -> None:
+    if not isinstance(there, list) or there == here:
+        return
+    if len(there) != len(here):
+        what = f"{len(here)} atoms, the file has {len(there)}"
+    else:
+        first = next(i for i, (a, b) in enumerate(zip(there, here, strict=True)) if a != b)
+        what = f"atom {first} is {chemical_symbols[here[first]]}, in the file {chemical_symbols[there[first]]}"
+    raise KLMError(
+        f"{path} belongs to another structure: {what}",
+        "a run is continued to the same bits only with the same atoms",
+        "give the atoms of that run, or another restart file",
+    )

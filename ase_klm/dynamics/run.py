@@ -13,46 +13,75 @@ from tqdm import tqdm
 from ase_klm import units
 from ase_klm.dynamics import restart as restart_files
 from ase_klm.dynamics.outputs import Outputs
-from ase_klm.dynamics.parameters import AppliedField
+from ase_klm.dynamics.parameters import OverTime
+from ase_klm.dynamics.timestep import CHECK_ITERATIONS, LONG, Turn, largest_curvature, warn_of_timestep
 from ase_klm.errors import KLMError
+from ase_klm.files import check_apart
 from ase_klm.runs.inputs import check_folder, checked_steps
 from ase_klm.runs.observers import Observers
 from ase_klm.runs.state import SpinState, all_finite
-from ase_klm.vectors import norm
+from ase_klm.vectors import directions, norm, transverse
+
+THOROUGH_CHECKS = {64 * 4**n for n in range(16)}
+"""Steps at which the time step is compared with the fastest magnon again: four evaluations each."""
+TIMES_KEPT = 17
+"""Times from step 0 to that of a restart file at which it holds the values of functions of time."""
 
 
 class Run(ABC):
-    """A run in the shape of ASE's dynamics. A subclass sets the attributes below, and then calls `_resume_if_wanted`.
+    """A run in the shape of ASE's dynamics. A subclass sets the attributes below, and then calls `_begin`.
 
     Attributes
     ----------
     timestep : float
         In the unit of the run.
+    gamma : float
+        γ.
     _state, _applied, _outputs
         What moves, the further field, what is written.
+    _turning : Tensor
+        Sites that are not pinned, bool, shape (N, 1).
+    _damping, _spin_energy : OverTime
+        α, and the temperature of the bath of the moments, kT in eV.
     _parameters : dict
-        What must be equal in a run that continues this one; JSON.
+        What must be equal in a run that continues this one, JSON, or `OverTime`.
     """
 
     timestep: float
+    gamma: float
     _state: SpinState
-    _applied: AppliedField
+    _applied: OverTime[Tensor | None]
     _outputs: Outputs
+    _turning: Tensor
+    _damping: OverTime[float]
+    _spin_energy: OverTime[Any]
     _parameters: dict[str, Any]
     restart_kind: type[restart_files.RestartState]
 
     def __init__(self, loginterval: int, restart: str | Path | None, restart_interval: int, progress: bool) -> None:
+        self._ready = False
         self._loginterval = _checked_interval(loginterval, "loginterval")
         self._restart_interval = _checked_interval(restart_interval, "restart_interval")
         self._progress = progress
         if restart is not None:
             check_folder(restart, "restart")
-        self._restart = None if restart is None else Path(restart)
+        self._restart = None if restart is None else Path(restart).absolute()
         self.nsteps = 0
         self._observers = Observers()
         self._started = False
         self._behind = 0
         self._resumed: restart_files.RestartState | None = None
+        self._timestep_is_doubtful = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and name != "nsteps" and getattr(self, "_ready", False):
+            raise KLMError(
+                f"{name} of a run that is made cannot be set",
+                "its parameters are fixed, and restart files hold them",
+                "make a new run, which goes on from the present atoms; what shall change in time (temperature, field, "
+                "damping, friction) is given as a function of time, e.g. temperature_K=lambda t: 300 + 0.1 * t",
+            )
+        super().__setattr__(name, value)
 
     # What a script asks for -------------------------------------------------------------------------------------
 
@@ -98,6 +127,11 @@ class Run(ABC):
         return self.time / units.FS
 
     @property
+    def damping(self) -> float:
+        """Gilbert damping at the present time."""
+        return self._damping.at(self.time)
+
+    @property
     def moments(self) -> Tensor:
         """Present moments on the device, μB, shape (..., N, 3)."""
         return self._state.moments
@@ -107,6 +141,11 @@ class Run(ABC):
 
     def get_time(self) -> float:
         return self.time
+
+    @property
+    def model_units(self) -> bool:
+        """Whether times are in ħ/eV."""
+        return False
 
     def close(self) -> None:
         """Close log and trajectories; a later run opens them again and goes on with them."""
@@ -125,9 +164,12 @@ class Run(ABC):
     def _step(self) -> None:
         """One step; counts it."""
 
-    @abstractmethod
     def _check_timestep(self) -> None:
-        """Warn of a step that is too long."""
+        """Warn of a step that is too long or too short, at the start."""
+        self._timestep_is_doubtful = warn_of_timestep(self.timestep, self._turns(thorough=True), self.model_units)
+
+    def _check_structure(self) -> None:  # noqa: B027, most runs follow every change
+        """Refuse changes of the atoms that the run cannot follow."""
 
     @abstractmethod
     def _present(self) -> restart_files.RestartState:
@@ -150,6 +192,7 @@ class Run(ABC):
             yield self.nsteps
             return
         self._state.synchronise()
+        self._check_structure()
         if not self._started:
             self._start()
         yield self.nsteps
@@ -186,6 +229,10 @@ class Run(ABC):
             self._check_finite()
         if (regular and self._outputs.has_trajectory) or due:
             self._state.show()
+        if regular and self._outputs.wanted:
+            self._watch_timestep(thorough=False)
+        if step in THOROUGH_CHECKS:
+            self._watch_timestep(thorough=True)
         if regular:
             self._outputs.write_log(step, self.time_in_log, self._applied.at(self.time))
             self._outputs.write_frames(step, self.time_in_log)
@@ -200,6 +247,40 @@ class Run(ABC):
         applied = self._applied.at(time)
         return field if applied is None else field + applied
 
+    # The time step ----------------------------------------------------------------------------------------------
+
+    def _watch_timestep(self, thorough: bool) -> None:
+        """Look again while the run goes on, until there has been a warning."""
+        if not self._timestep_is_doubtful:
+            turns = self._turns(thorough)
+            if any(turn.angle > LONG for turn in turns):
+                self._timestep_is_doubtful = warn_of_timestep(self.timestep, turns, self.model_units)
+
+    def _turns(self, thorough: bool) -> list[Turn]:
+        """What one step turns: a spin in the field at this moment, in its noise, and, when `thorough`, a magnon."""
+        state, time, damping = self._state, self.time, self._damping.at(self.time)
+        m, present = state.moments, self._with_applied(state.evaluation().magnetic_forces, time)
+        turning = self._turning & state.bound.magnetic[:, None]
+        if not bool(turning.any()):
+            return []
+        rate = self.gamma * self.timestep / (1 + damping**2) ** 0.5
+        across = torch.where(turning, norm(transverse(present, directions(m))), 0.0)
+        shortest = float(torch.where(turning, state.length, torch.inf).min())
+        kT = float(np.max(self._spin_energy.at(time)))
+        diffusion = 2 * damping * self.gamma * kT * self.timestep / shortest / (1 + damping**2)
+        found = [
+            Turn("the field turns a spin", rate * float(across.max())),
+            Turn("thermal noise turns a spin", diffusion**0.5, power=0.5),
+        ]
+        if thorough:
+            curvature = largest_curvature(lambda m: self._field(m, time), m, turning, CHECK_ITERATIONS)
+            found.append(Turn("the fastest magnon turns a spin", rate * curvature))
+        return found
+
+    def _field(self, m: Tensor, time: float) -> Tensor:
+        """B without noise of other moments at the present positions."""
+        return self._with_applied(self._state.bound.evaluate(m, atomic=False).magnetic_forces, time)
+
     # Checks and restart -----------------------------------------------------------------------------------------
 
     def _check_finite(self) -> None:
@@ -210,16 +291,30 @@ class Run(ABC):
                 "look at the calculator's results for the last frame of the trajectory",
             )
 
+    def _parameters_at(self, step: int) -> dict[str, Any]:
+        """What must be equal in a run that goes on from a step; functions of time by their values up to there."""
+        times = np.linspace(0, step * self.timestep, TIMES_KEPT).tolist()
+        return {
+            name: value.description(times) if isinstance(value, OverTime) else value
+            for name, value in self._parameters.items()
+        }
+
     def _save(self) -> None:
         if self._restart is None:
             return
         self._check_finite()
         restart_files.save(self._restart, self._present())
 
+    def _begin(self) -> None:
+        """Check the outputs, go on from the restart file if there is one, and take no more parameters."""
+        check_apart(self._outputs.named | {"restart": self._restart})
+        self._resume_if_wanted()
+        self._ready = True
+
     def _resume_if_wanted(self) -> None:
         if self._restart is None or not self._restart.exists():
             return
-        state = restart_files.load(self._restart, self._parameters, self.restart_kind)
+        state = restart_files.load(self._restart, self._parameters_at, self.restart_kind)
         if state.moments.shape != tuple(self._state.moments.shape):
             raise KLMError(
                 f"{self._restart} belongs to another structure",

@@ -7,6 +7,7 @@ change when atoms and moments are rotated together, Σ x×p - Σ m/γ are conser
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,16 +24,18 @@ from ase_klm.dynamics.coupled_state import CoupledState
 from ase_klm.dynamics.couplings import Couplings
 from ase_klm.dynamics.langevin import Langevin
 from ase_klm.dynamics.outputs import SpinLatticeOutputs
-from ase_klm.dynamics.parameters import AppliedField
+from ase_klm.dynamics.parameters import OverTime, applied_field, checked_damping, thermal_energy_over_time
 from ase_klm.dynamics.restart import SpinLatticeRestartState
 from ase_klm.dynamics.run import Run
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.suzuki_trotter import SuzukiTrotter, checked_couplings
-from ase_klm.dynamics.thermostat import Thermostat, seeded
-from ase_klm.dynamics.timestep import largest_curvature
+from ase_klm.dynamics.thermostat import Thermostat, check_bath, seeded
+from ase_klm.dynamics.timestep import Turn, remedy, told
 from ase_klm.dynamics.velocity_verlet import VelocityVerlet
 from ase_klm.dynamics.vibrations import fastest_vibration
-from ase_klm.errors import KLMError, warn
+from ase_klm.errors import KLMError
+from ase_klm.plausibility import doubts_about, tell
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import all_finite
 from ase_klm.validate import checked_atoms, checked_number
@@ -45,10 +48,6 @@ SPIN_LATTICE_INTEGRATORS: dict[str, Callable[[], CoupledIntegrator]] = {
 
 STABLE = 2.0
 """Velocity Verlet follows vibrations up to ω Δt = 2, and none beyond."""
-LONG, GOOD = 0.7, 0.3
-"""ω Δt of the fastest vibration: its frequency is wrong by (ω Δt)²/24, 2 % and 0.4 %."""
-LONG_TURN, GOOD_TURN = 1.0, 0.3
-"""The same for the turn of a spin, rad."""
 
 
 class SpinLatticeDynamics(Run):
@@ -61,15 +60,15 @@ class SpinLatticeDynamics(Run):
         magnetic forces. Of ASE's constraints, `FixAtoms` is obeyed.
     timestep : float
         In ASE's unit of time: ``1.0 * ase.units.fs``.
-    lattice_temperature_K : float, optional
-        Of the bath of the atoms, K. Default: none, so that friction only cools.
-    lattice_friction : float
+    lattice_temperature_K : float or callable, optional
+        Of the bath of the atoms, K, or a function of time. Default: none, so that friction only cools.
+    lattice_friction : float or callable
         Friction of that bath, as in ASE's `Langevin`: in 1/(ASE's unit of time), e.g. ``0.01 / ase.units.fs``. Zero: no
         bath.
-    spin_temperature_K : float, optional
-        Of the bath of the moments, K.
-    damping : float
-        Gilbert damping α, the coupling to that bath. Zero: no bath.
+    spin_temperature_K : float or callable, optional
+        Of the bath of the moments, K, or a function of time.
+    damping : float or callable
+        Gilbert damping α, the coupling to that bath, or a function of time. Zero: no bath.
     gamma : float
         γ, default g/ħ with g = 2 (`units.GAMMA`).
     integrator : str
@@ -104,6 +103,8 @@ class SpinLatticeDynamics(Run):
     Notes
     -----
     Observers, and the script between two runs, may change positions, momenta and moments: they are taken over.
+
+    Functions of time, restart files and the check of the time step are as in `LLGDynamics`.
     """
 
     restart_kind = SpinLatticeRestartState
@@ -113,10 +114,10 @@ class SpinLatticeDynamics(Run):
         self,
         atoms: Atoms,
         timestep: float,
-        lattice_temperature_K: float | None = None,
-        lattice_friction: float = 0.0,
-        spin_temperature_K: float | None = None,
-        damping: float = 0.0,
+        lattice_temperature_K: float | Callable[[float], float] | None = None,
+        lattice_friction: float | Callable[[float], float] = 0.0,
+        spin_temperature_K: float | Callable[[float], float] | None = None,
+        damping: float | Callable[[float], float] = 0.0,
         gamma: float = units.GAMMA,
         integrator: str = "auto",
         seed: int | None = None,
@@ -133,11 +134,22 @@ class SpinLatticeDynamics(Run):
         self.atoms = checked_atoms(atoms)
         checked_replicas(atoms)
         self.timestep = checked_number(timestep, "timestep", "ASE's unit of time", above=0)
-        self.damping = checked_number(damping, "damping", minimum=0)
-        self.friction = checked_number(lattice_friction, "lattice_friction", "1/(ASE's unit of time)", minimum=0)
+        self._damping = checked_damping(damping)
+        self._friction = OverTime(
+            lattice_friction, lambda eta: checked_number(eta, "lattice_friction", "1/(ASE's unit of time)", minimum=0)
+        )
         self.gamma = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
-        lattice_kT = _thermal_energy(lattice_temperature_K, "lattice_temperature_K")
-        spin_kT = _thermal_energy(spin_temperature_K, "spin_temperature_K")
+        self._lattice_energy = thermal_energy_over_time(lattice_temperature_K, "lattice_temperature_K")
+        self._spin_energy = thermal_energy_over_time(spin_temperature_K, "spin_temperature_K")
+        spins_noisy = check_bath(
+            self._spin_energy, self._damping, "damping", "give damping > 0, or leave the temperature out"
+        )
+        lattice_noisy = check_bath(
+            self._lattice_energy,
+            self._friction,
+            "friction",
+            "give lattice_friction=0.01 / ase.units.fs, or leave the temperature out",
+        )
         self.pinned = pinned_sites(pinned, len(atoms))
         self.fixed = fixed_atoms(atoms)
         masses = _checked_masses(atoms, self.fixed)
@@ -151,39 +163,42 @@ class SpinLatticeDynamics(Run):
             )
         device = state.moments.device
         self.integrator = _chosen(integrator, state)
-        self._applied = AppliedField(field, tuple(state.moments.shape), device)
+        scale = potential_of(atoms).force_scale
+        self._applied = applied_field(field, tuple(state.moments.shape), device, scale)
         inverse_mass = torch.tensor(np.divide(1.0, masses, out=np.zeros_like(masses), where=~self.fixed), device=device)
         self._inverse_mass = inverse_mass[:, None]
         stretch = self.timestep / self.integrator.stretches
-        self._spin_kT = spin_kT
-        self._thermostat = Thermostat(torch.tensor(spin_kT, device=device), self.damping, self.gamma, stretch, seed)
+        self._thermostat = Thermostat(self.gamma, stretch, spins_noisy, seed, device)
         self._generator = self._thermostat.generator
-        self._noisy = self._thermostat.active or lattice_kT > 0
-        if lattice_kT > 0 and not self._thermostat.active:
+        self._noisy = spins_noisy or lattice_noisy
+        if lattice_noisy and not spins_noisy:
             seeded(self._generator, seed)
-        bath = Langevin(lattice_kT, self.friction, self._inverse_mass, self.timestep, self._generator)
-        mobile = ~torch.tensor(self.pinned, device=device)[:, None]
+        self._bath = Langevin(self._inverse_mass, self.timestep, self._generator)
+        self._turning = ~torch.tensor(self.pinned, device=device)[:, None]
+        self._masses = masses
         self._equations = CoupledEquations(
             self.timestep,
             self._inverse_mass,
             not self.fixed.all(),
-            mobile & state.bound.magnetic[:, None],
-            self.gamma / (1 + self.damping**2),
-            self.damping,
-            bath,
+            self._turning & state.bound.magnetic[:, None],
+            self.gamma,
+            0.0,
+            self._bath,
             self._thermostat.noise,
             self._applied.at,
         )
-        self._outputs = SpinLatticeOutputs(state, mobile, logfile, trajectory, self._inverse_mass)
+        self._take_parameters(0.0)
+        self._outputs = SpinLatticeOutputs(state, self._turning, logfile, trajectory, self._inverse_mass)
         self._parameters = {
             "integrator": self.integrator.name,
             "timestep": self.timestep,
-            "lattice_friction": self.friction,
-            "damping": self.damping,
+            "lattice_friction": self._friction,
+            "damping": self._damping,
             "gamma": self.gamma,
-            "kT": [lattice_kT, spin_kT],
+            "lattice kT": self._lattice_energy,
+            "spin kT": self._spin_energy,
             "seed": int(seed) if self._noisy and seed is not None else None,
-            "field": self._applied.description,
+            "field": self._applied,
             "pinned": np.flatnonzero(self.pinned).tolist(),
             "fixed atoms": np.flatnonzero(self.fixed).tolist(),
             "masses": masses.tolist(),
@@ -191,7 +206,22 @@ class SpinLatticeDynamics(Run):
             "cell": atoms.cell.array.tolist(),
             "restart_interval": self._restart_interval,
         }
-        self._resume_if_wanted()
+        self._begin()
+
+    @property
+    def lattice_temperature_K(self) -> float:
+        """Of the bath of the atoms at the present time, K."""
+        return self._lattice_energy.at(self.time) / units.KB
+
+    @property
+    def lattice_friction(self) -> float:
+        """Of that bath at the present time, 1/(ASE's unit of time)."""
+        return self._friction.at(self.time)
+
+    @property
+    def spin_temperature_K(self) -> float:
+        """Of the bath of the moments at the present time, K."""
+        return self._spin_energy.at(self.time) / units.KB
 
     @property
     def positions(self) -> Tensor:
@@ -203,35 +233,51 @@ class SpinLatticeDynamics(Run):
         """Present velocities on the device, Å per ASE's unit of time, shape (N, 3)."""
         return self._state.velocities
 
+    def _take_parameters(self, time: float) -> None:
+        """Temperatures, friction and damping of that time."""
+        alpha = self._damping.at(time)
+        self._bath.take(self._lattice_energy.at(time), self._friction.at(time))
+        self._thermostat.take(self._spin_energy.at(time), alpha)
+        self._equations = replace(self._equations, gamma=self.gamma / (1 + alpha**2), damping=alpha)
+
     def _step(self) -> None:
+        if any(found.varies for found in (self._damping, self._friction, self._lattice_energy, self._spin_energy)):
+            self._take_parameters(self.time + self.timestep / 2)
         self.integrator.step(self._state, self.time, self._equations)
         self.nsteps += 1
 
-    def _check_timestep(self) -> None:
-        """Compare Δt with the fastest vibration, the fastest magnon, and the turns of the spins at this moment."""
-        state = self._state
-        vibration = self.timestep * fastest_vibration(
-            state.bound, state.moments, state.positions, state.cell, self._inverse_mass
-        )
-        magnon = self.timestep * self._equations.gamma * largest_curvature(state.bound)
-        shortest = float(state.length[state.bound.magnetic].min())
-        noise = (2 * self.damping * self._equations.gamma * self._spin_kT * self.timestep / shortest) ** 0.5
-        for angle, long, good, what in (
-            (vibration, LONG, GOOD * self.timestep / max(vibration, 1e-9), "the fastest vibration of the atoms"),
-            (magnon, LONG_TURN, GOOD_TURN * self.timestep / max(magnon, 1e-9), "the fastest magnon"),
-            (noise, LONG_TURN, (GOOD_TURN / max(noise, 1e-9)) ** 2 * self.timestep, "a spin in its thermal noise"),
-        ):
-            if angle <= long:
-                continue
-            why = f"in one step {what} goes through {angle:.2g} rad"
-            remedy = f"use timestep={good / units.FS:.2g} * ase.units.fs or less"
-            if angle is vibration and angle >= STABLE:
+    def _turns(self, thorough: bool) -> list[Turn]:
+        """As for spins alone; at the start with the fastest vibration, which may make the run impossible."""
+        found = super()._turns(thorough)
+        if thorough and not self._started:
+            state = self._state
+            vibration = fastest_vibration(state.bound, state.moments, state.positions, state.cell, self._inverse_mass)
+            found.append(Turn("the fastest vibration of the atoms goes on", self.timestep * vibration))
+            if found[-1].angle >= STABLE:
                 raise KLMError(
-                    f"the time step of {self.timestep / units.FS:.4g} fs is too long for these atoms",
-                    f"{why}; from 2 rad on, the atoms would fly apart",
-                    remedy,
+                    f"the time step of {told(self.timestep, self.model_units)} is too long for these atoms",
+                    f"in one step {found[-1].what} by {found[-1].angle:.2g} rad; from 2 rad on, atoms would fly apart",
+                    remedy(self.timestep, found, self.model_units),
                 )
-            warn(f"the time step of {self.timestep / units.FS:.4g} fs is long", why, remedy)
+        return found
+
+    def _field(self, m: Tensor, time: float) -> Tensor:
+        state = self._state
+        found = state.bound.evaluate(m, state.positions, state.cell, atomic=False).magnetic_forces
+        return self._with_applied(found, time)
+
+    def _check_structure(self) -> None:
+        if not np.array_equal(self.atoms.get_masses(), self._masses):
+            what, keyword = "masses", "set_masses"
+        elif not np.array_equal(fixed_atoms(self.atoms), self.fixed):
+            what, keyword = "constraints", "set_constraint"
+        else:
+            return
+        raise KLMError(
+            f"the {what} of the atoms have changed since this run was made",
+            "it goes on with those that they had",
+            f"call atoms.{keyword}(...) first, and make a new run, which goes on from the present atoms",
+        )
 
     def _check_finite(self) -> None:
         super()._check_finite()
@@ -251,7 +297,7 @@ class SpinLatticeDynamics(Run):
             state.length.cpu().numpy(),
             state.evaluation().energy.cpu().numpy(),
             self._generator.get_state().numpy() if self._noisy else np.zeros(0, dtype=np.uint8),
-            self._parameters,
+            self._parameters_at(self.nsteps),
             state.positions.cpu().numpy(),
             state.velocities.cpu().numpy(),
         )
@@ -296,11 +342,8 @@ def _checked_masses(atoms: Atoms, fixed: NDArray[np.bool_]) -> NDArray[np.float6
             "it has no acceleration F/M",
             "set masses with atoms.set_masses(...), or hold the atom by FixAtoms",
         )
+    tell(doubts_about("mass", masses[~fixed]))
     return masses
-
-
-def _thermal_energy(temperature_K: float | None, name: str) -> float:
-    return 0.0 if temperature_K is None else units.KB * checked_number(temperature_K, name, "K", minimum=0)
 
 
 def _chosen(name: Any, state: CoupledState) -> CoupledIntegrator:

@@ -8,6 +8,7 @@ from torch import Tensor
 from ase_klm.dynamics.coupled import CoupledEquations
 from ase_klm.dynamics.coupled_state import CoupledState
 from ase_klm.dynamics.equation import Integrator
+from ase_klm.dynamics.thermostat import drawn
 
 
 class VelocityVerlet:
@@ -24,10 +25,9 @@ class VelocityVerlet:
     """
 
     order = 2
-    stretches = 1
 
     def __init__(self, spins: Integrator) -> None:
-        self.spins = spins
+        self.spins, self.stretches = spins, spins.stretches
         self.name = spins.name
         self.reference = f"velocity Verlet and {spins.reference}"
 
@@ -50,7 +50,7 @@ class VelocityVerlet:
             return with_applied(B, time + fraction * step)
 
         start = with_applied(found.magnetic_forces, time)
-        noise = equations.noise(state.length)
+        noise = drawn(equations.noise, state.length, self.stretches)
         m = self.spins.step(state.moments, start, field_at, noise, equations.spins(state.length, step))
         state.advance(m)
         state.place(end)

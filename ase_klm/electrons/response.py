@@ -48,6 +48,17 @@ class Levels:
     states: Tensor
 
 
+def memory_needed(n_kpoints: int, n_sites: int, dtype: torch.dtype) -> float:
+    """Bytes for the response of some sites with two states each.
+
+    In units of one Hamiltonian, A = (2 n_sites)² numbers: the states of the mesh and of two shifted ones, one H and the
+    states that come of it, A for each k-point; work space 2 A; and six matrices of 3 n_sites rows, complex128. To this
+    come a few temporary arrays of `AT_ONCE` numbers.
+    """
+    one = 4.0 * n_sites**2 * torch.empty((), dtype=dtype).element_size()
+    return (5 * n_kpoints + 2) * one + 6 * 16 * (3.0 * n_sites) ** 2 + 24 * AT_ONCE
+
+
 class SpinResponse:
     """Second derivatives of the energy by fields on sites.
 

@@ -4,14 +4,20 @@ Sites are numbered as by ``Atoms.repeat``: on an Lx × Ly lattice with one site 
 carry no moments yet; `ase_klm.textures` or `set_moments` give them some.
 """
 
+import math
+
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
 from ase_klm.errors import KLMError
+from ase_klm.memory import require_memory
 
 VACUUM = 10.0
 """Length of a non-periodic cell vector in units of the lattice constant."""
+
+BYTES_A_SITE = 100
+"""Numbers, positions and moments, with a copy of them."""
 
 CRI3_IODINE = 0.3507, 1.571
 """Iodine of CrI3: distance from the axis of a hexagon in units of a, and height above the chromium plane in Å."""
@@ -135,6 +141,12 @@ def _build(vectors: ArrayLike, basis: ArrayLike, size: int | tuple[int, ...], a:
             f"it needs {dimension} positive integers, the number of cells along each lattice vector",
             f"for instance size={(12,) * dimension!r}",
         )
+    n_sites = min(len(np.asarray(basis)) * math.prod(np.array(sizes, dtype=object)), 10**18)
+    require_memory(
+        BYTES_A_SITE * n_sites,
+        f"a lattice of {n_sites:.3g} sites",
+        "build a smaller one; in periodic boundaries a magnetic cell stands for an infinite lattice",
+    )
     cell = np.eye(3) * VACUUM * a
     cell[:dimension] = vectors
     basis = np.asarray(basis, dtype=float)

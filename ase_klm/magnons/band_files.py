@@ -30,6 +30,7 @@ from ase.spectrum.band_structure import BandStructure
 
 from ase_klm.data.frames import checked_path
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.magnons.magnons import Magnons
 from ase_klm.moments import get_moments
 from ase_klm.validate import Array
@@ -138,9 +139,8 @@ def write_bands(path: str | Path, models: Sequence[ModelBands], structure: str =
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(_text(told) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    with written_atomically(file) as temporary:
+        temporary.write_text(_text(told) + "\n", encoding="utf-8")
 
 
 def _model(one: ModelBands) -> dict[str, Any]:

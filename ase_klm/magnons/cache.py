@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.moments import get_moments
 from ase_klm.validate import Array
 
@@ -36,7 +37,8 @@ class Cache:
         told = {"sites": len(atoms), "delta": delta, "energy": energy, "structure": _digest(atoms)}
         path = folder / "magnons.json"
         if not path.exists():
-            path.write_text(json.dumps(told, indent=1))
+            with written_atomically(path) as temporary:
+                temporary.write_text(json.dumps(told, indent=1))
             return
         stored = json.loads(path.read_text())
         different = [name for name in told if name != "energy" and stored.get(name) != told[name]]
@@ -60,9 +62,8 @@ class Cache:
             except (ValueError, EOFError, OSError):
                 pass  # damaged: made anew
         found = calculate()
-        temporary = path.with_suffix(".part.npy")
-        np.save(temporary, found)
-        temporary.replace(path)
+        with written_atomically(path) as temporary:
+            np.save(temporary, found)
         return found
 
 

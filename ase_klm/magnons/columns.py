@@ -18,10 +18,14 @@ from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.images import images_around, reduced
 from ase_klm.magnons.cache import Cache
+from ase_klm.memory import require_memory
 from ase_klm.moments import get_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, bound_at
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import Array
+
+BYTES_A_PAIR = 320
+"""Of an atom of the home cell and one of the supercell: forces, what is across the moments, and differences."""
 
 ROUGH = 0.05
 """Relative change of a difference between two steps above which forces are not smooth enough for it."""
@@ -76,6 +80,12 @@ def columns(
     differences : bool
         Whether to use them although the potential is differentiable.
     """
+    sites = len(atoms) * int(np.prod(supercell))
+    require_memory(
+        BYTES_A_PAIR * len(atoms) * sites,
+        f"second derivatives between {len(atoms)} atoms and the {sites} of a supercell",
+        "give a smaller supercell, or start from the smallest magnetic cell",
+    )
     repeated = atoms.repeat(supercell)
     bound, undisturbed = _bound_in(supercell, potential, reference, repeated, device)
     forces = undisturbed.magnetic_forces.cpu().numpy()

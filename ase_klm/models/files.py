@@ -7,7 +7,6 @@ The packaged networks lie in ``ase_klm/pretrained`` and go by their names.
 import difflib
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module, resources
@@ -20,6 +19,7 @@ from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.base import LatticeNetwork
 from ase_klm.models.trained import Origin, TrainedNetwork
@@ -214,16 +214,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     KLMError
         When the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:  # save_file would leave a file that nobody else may read
-            file.write(serialised(dict(tensors), metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise KLMError(f"{path} cannot be written", str(error), "create its folder, or make room") from None
+        content = serialised(dict(tensors), metadata)
+    except SafetensorError as error:
+        raise KLMError(f"{path} cannot be written", str(error), "mend the tensors") from None
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content)  # save_file would leave a file that nobody else may read
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

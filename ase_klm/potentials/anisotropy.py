@@ -1,12 +1,14 @@
 """Uniaxial single-ion anisotropy E = -Σ_i K_i (e_i·n_i)²; K > 0 makes n an easy axis, K < 0 a hard one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from ase import Atoms
 
 from ase_klm.errors import KLMError
+from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import BoundPotential, Potential, Structures, frozen_array
 from ase_klm.potentials.exchange import Exchange
 
@@ -37,6 +39,9 @@ class UniaxialAnisotropy(Potential):
             )
         object.__setattr__(self, "axis", axis)
         object.__setattr__(self, "constant", frozen_array(self.constant, "constant", "eV"))
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        yield from doubts_about("anisotropy", self.constant)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundPotential:
         n_atoms = BoundPotential(atoms, device).n_atoms

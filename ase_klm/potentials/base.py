@@ -9,7 +9,7 @@ such as a field broadcast over them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.graphs import with_complete_cell
 from ase_klm.moments import get_moments, is_magnetic
+from ase_klm.plausibility import Doubt
 from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.supercells import Repetitions, tiled
@@ -82,6 +83,21 @@ class Potential(Parametrised, ABC):
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
 
+    @property
+    def force_scale(self) -> float:
+        """About the largest magnetic force that this term gives, eV/μB, by its parameters; 0 where it is not known."""
+        return 0.0
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        """What looks like another unit, or like a mistake, on this structure; see `plausibility`.
+
+        Parameters
+        ----------
+        force_scale : float
+            That of all terms together.
+        """
+        return iter(())
+
     def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Potential":
         """The same energy for the supercell ``atoms.repeat(repetitions)`` of a structure that this can be bound to.
 
@@ -114,6 +130,9 @@ class Potential(Parametrised, ABC):
                 "wrap ASE calculators by potentials.Foreign(calc)",
             )
         return Sum((self, other))
+
+    def __radd__(self, other: object) -> "Potential":
+        return self if other == 0 else NotImplemented  # so that sum(potentials) works
 
 
 class BoundPotential:
@@ -269,6 +288,14 @@ class Sum(Potential):
 
     terms: tuple[Potential, ...]
 
+    @property
+    def force_scale(self) -> float:
+        return sum(term.force_scale for term in self.terms)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        for term in self.terms:
+            yield from term.doubts(atoms, force_scale)
+
     def __post_init__(self) -> None:
         terms = tuple(self.terms)
         if not terms or not all(isinstance(term, Potential) for term in terms):
@@ -387,6 +414,12 @@ def same(a: Any, b: Any) -> bool:
 
 def frozen_array(values: Any, name: str, unit: str) -> np.ndarray:
     """Read-only float64 copy of finite numbers, so that a parameter cannot change behind a calculator's back."""
+    if isinstance(values, str):
+        raise KLMError(
+            f"{name} = {values!r} is a text",
+            f"it must be numbers{f' in {unit}' if unit else ''}",
+            f"a direction is a vector, e.g. {name}=(0, 0, 1)",
+        )
     try:
         rank = np.ndim(values)
     except ValueError:
@@ -436,6 +469,11 @@ def checked_device(device: str) -> torch.device:
 def terms_of(potential: Potential) -> tuple[Potential, ...]:
     """The terms of a sum, or the potential itself."""
     return potential.terms if isinstance(potential, Sum) else (potential,)
+
+
+def doubts_of(potential: Potential, atoms: Atoms) -> Iterator[Doubt]:
+    """All doubts of a potential, a sum or not, about itself on a structure."""
+    return potential.doubts(atoms, potential.force_scale)
 
 
 def _check_replicas(replicas: list[Atoms]) -> None:

@@ -6,7 +6,7 @@ All in eV, every bond once, so that M > 0 is antiferromagnetic. The matrices do 
 
 import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,8 +17,10 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError, warn
-from ase_klm.graphs import Bonds, neighbour_shells
+from ase_klm.graphs import Bonds, checked_shells, neighbour_shells
+from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
+from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_array, over_moments
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
@@ -27,6 +29,12 @@ from ase_klm.supercells import Repetitions, cell_of_sites, repeated_bonds, repet
 from ase_klm.validate import checked_array, checked_atoms, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
+
+BYTES_A_BOND = 1200
+"""While the sparse quadratic form is built: 18 numbers with row and column, sorted, and the matrices."""
+
+NEIGHBOURS = 12
+"""Of an atom in a dense lattice: their exchange adds up to the field on it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +77,7 @@ class Exchange(Potential):
             raise KLMError(
                 f"bonds = {self.bonds!r} is no sequence", "it lists bonds", "for instance [(0, 1, (0, 0, 0), 0.01)]"
             )
+        checked_shells(self.shells or {})
         shells = {shell: _shell_matrix(value, shell) for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         object.__setattr__(
@@ -80,6 +89,23 @@ class Exchange(Potential):
             object.__setattr__(self, "site_fields", frozen_array(self.site_fields, "site_fields", "eV"))
         if self.lattice is not None:
             object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+
+    @property
+    def force_scale(self) -> float:
+        listed = [matrix for *_, matrix in self.bonds or ()]
+        shells = [value for value in (self.shells or {}).values() if not callable(value)]
+        return NEIGHBOURS * max((float(np.abs(matrix).max()) for matrix in listed + shells), default=0.0)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        for shell, value in (self.shells or {}).items():
+            if not callable(value):
+                yield from doubts_about("exchange", value, f"exchange of shell {shell}")
+        for i, j, cell, matrix in self.bonds or ():
+            yield from doubts_about("exchange", matrix, f"exchange of bond ({i}, {j}, {cell})")
+        if self.onsite is not None:
+            yield from doubts_about("anisotropy", self.onsite, "on-site term")
+        if self.site_fields is not None:
+            yield from doubts_about("site field", self.site_fields, limit=3 * force_scale)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchange":
         return BoundExchange(self, atoms, device)
@@ -149,6 +175,12 @@ class BoundExchange(BoundBilinear):
             own = sites, sites, np.zeros((self.n_atoms, 3), int), onsite
             bonds = tuple(np.concatenate(columns) for columns in zip(bonds, own, strict=True))  # type: ignore[assignment]
         i, j, _, matrices = bonds
+        require_memory(
+            BYTES_A_BOND * len(i),
+            f"exchange along {len(i)} bonds",
+            "a smaller structure, fewer shells, or functions of distance (shells={1: potentials.Exponential(...)}), "
+            "which keep numbers instead of matrices, fit",
+        )
         self._i, self._j, self._cells, self._matrices = map(self.tensor, bonds)
         rows, columns = np.concatenate([i, j]), np.concatenate([j, i])
         blocks = np.concatenate([matrices, matrices.transpose(0, 2, 1)])
@@ -277,10 +309,9 @@ def _shell_matrices(shells: Mapping[int, Any], bonds: Bonds) -> np.ndarray:
             continue
         _, first, kind = np.unique(bonds.vectors[members].round(8), axis=0, return_index=True, return_inverse=True)
         vectors = bonds.vectors[members][first]
-        name = f"exchange of shell {number} along a bond"
-        found = np.array([_matrix(value(vector), name) for vector in vectors]).reshape(-1, 3, 3)
+        found = np.array([_along(value, vector, number) for vector in vectors]).reshape(-1, 3, 3)
         for matrix, vector in zip(found, vectors, strict=True):
-            if not np.allclose(_matrix(value(-vector), name), matrix.T):
+            if not np.allclose(_along(value, -vector, number), matrix.T):
                 raise KLMError(
                     f"the exchange of shell {number} depends on which end of a bond comes first",
                     f"for r = {vector.tolist()} M(-r) is not the transpose of M(r)",
@@ -288,6 +319,19 @@ def _shell_matrices(shells: Mapping[int, Any], bonds: Bonds) -> np.ndarray:
                 )
         matrices[members] = found[kind.ravel()]
     return matrices
+
+
+def _along(function: Callable[[np.ndarray], Any], vector: np.ndarray, shell: int) -> np.ndarray:
+    """M of a function of the bond vector."""
+    try:
+        value = function(vector)
+    except Exception as error:
+        raise KLMError(
+            f"the function of shell {shell} fails on the bond vector {vector.round(4).tolist()}",
+            f"{type(error).__name__}: {error}",
+            "it takes an array of shape (3,), Å, and returns a number or a matrix (3, 3) in eV",
+        ) from error
+    return _matrix(value, f"exchange of shell {shell} along a bond")
 
 
 def _matrix(value: Any, name: str) -> np.ndarray:
@@ -306,7 +350,10 @@ def _checked_bond(bond: Any) -> tuple[int, int, tuple[int, ...], np.ndarray]:
             raise ValueError("i, j, n1, n2 and n3 must be integers")
     except (TypeError, ValueError) as error:
         raise KLMError(
-            f"{bond!r} is not a bond", str(error), "write bonds as (i, j, (n1, n2, n3), M), M in eV, (3, 3) or a number"
+            f"{bond!r} is not a bond",
+            str(error),
+            "write bonds as (i, j, (n1, n2, n3), M), M in eV, (3, 3) or a number; a Dzyaloshinskii-Moriya vector is "
+            "the antisymmetric part of M",
         ) from None
     return ends[0], ends[1], ends[2:], _matrix(matrix, f"M of bond {ends}")
 

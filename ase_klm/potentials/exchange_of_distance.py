@@ -4,7 +4,7 @@ With unit vectors e = m/abs(m), so that magnetic forces are transverse. Atomic f
 the coupled dynamics of spins and atoms need: J. Tranchida et al., J. Comput. Phys. 372, 406 (2018), arXiv:1801.10233.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
+from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
+from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import Evaluation, Potential, Structures
 from ase_klm.potentials.bilinear import BoundBilinear, unit_vectors
 from ase_klm.potentials.bond_terms import BondTerm, Others
@@ -25,6 +27,9 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pai
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
+
+BYTES_A_BOND = 600
+"""Ends, vectors, values, slopes and their products of one evaluation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +69,25 @@ class ExchangeOfDistance(Potential):
                 "it assigns functions of distance to shells",
                 "for instance {1: potentials.Exponential(-0.01, r0=2.5, decay=0.4)}",
             )
+        checked_shells(self.shells or {})
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         check_pair_function(self.function, self.cutoff, self.skin)
         if self.lattice is not None:
             object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        magnetic = atoms[is_magnetic(atoms)]
+        nearest = nearest_neighbours(magnetic) if len(magnetic) else None
+        if nearest is None:
+            return
+        r = torch.tensor([float(np.median(nearest.distance))], dtype=torch.float64)
+        for terms in ((self.function,), *(self.shells or {}).values()):
+            for term in terms:
+                if isinstance(term, DistanceFunction):
+                    yield from doubts_about("exchange", term(r).detach(), f"exchange at {float(r):.3g} Å")
+        if self.cutoff is not None:
+            yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
@@ -148,6 +167,11 @@ class BoundExchangeOfDistance(BoundBilinear):
         start, end, cells = (np.concatenate(column) for column in zip(*edges, strict=True))
         self._edges = Edges(start, end, cells, like=self.positions)
         sizes = [len(group.i) for group in members]
+        require_memory(
+            BYTES_A_BOND * sum(sizes),
+            f"exchange along {sum(sizes)} bonds",
+            "use a shorter cutoff, or a smaller structure",
+        )
         self._slices = [slice(sum(sizes[:g]), sum(sizes[: g + 1])) for g in range(len(sizes))]
         self._bonds = slice(0, sum(sizes))
         self._i, self._j = self._edges.start[self._bonds], self._edges.end[self._bonds]

@@ -7,7 +7,7 @@ stress follow from dt/dr and the bond orders. (Y. Miyazaki, Mach. Learn.: Sci. T
 where S is our m.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,15 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise
+from ase_klm.electrons import diagonalisation, response
+from ase_klm.electrons.diagonalisation import Eigensystem, diagonalise, seconds_needed
 from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, spin_density
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.electrons.response import SpinResponse
-from ase_klm.errors import KLMError
-from ase_klm.graphs import SkinBonds, neighbour_shells
+from ase_klm.errors import KLMError, warn
+from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
+from ase_klm.memory import require_memory
+from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 from ase_klm.potentials.kondo_response import KondoSecondDerivatives
 from ase_klm.potentials.parameters import Parametrised
@@ -32,6 +35,16 @@ DTYPES = {"float64": torch.complex128, "float32": torch.complex64}
 SOLVERS = ("auto", "all", "occupied")
 AT_ONCE = 1_000_000
 """Complex numbers in the eigenvectors that are made at once."""
+
+LONG = 600
+"""Seconds of one diagonalisation that a user should know of before."""
+
+SMALLER = (
+    "a magnetic cell with a k-mesh takes the place of a large torus where the texture is periodic, at k-points times "
+    "sites² (lattices.triangular_magnetic_cell, kpts=(n1, n2, 1)); a network takes that of the electrons on a lattice "
+    "of any size (ECNNCalculator, if there is one for this Hamiltonian)"
+)
+"""What fits where exact diagonalisation does not."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,41 @@ class Kondo(Potential):
                     f'for instance {name}="{allowed[0]}"',
                 )
 
+    @property
+    def force_scale(self) -> float:
+        return abs(self.J) / 2  # F = (J/2) <σ>
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        nearest = nearest_neighbours(atoms)
+        if callable(self.hopping):
+            r = torch.tensor([np.inf if nearest is None else float(np.median(nearest.distance))], dtype=torch.float64)
+            t = _called(self.hopping, r)
+            hopping = float(t.detach().abs().max()) if isinstance(t, Tensor) else 0.0
+        else:
+            hopping = max(abs(t) for t in self.hopping.values())
+        yield from doubts_about("hopping", hopping)
+        yield from doubts_about("Kondo coupling", self.J, "J")
+        largest = max(hopping, force_scale)
+        yield from doubts_about("electronic temperature", self.temperature, "temperature", limit=3 * largest)
+        if self.mu is not None:
+            yield from doubts_about("chemical potential", self.mu, "mu", limit=50 * largest)
+        if self.cutoff is not None and nearest is not None:
+            yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
+        yield from self._doubts_about_filling(len(atoms))
+
+    def _doubts_about_filling(self, n_sites: int) -> Iterator[Doubt]:
+        """A filling that rounds to no electron, or to one in every state."""
+        states = 2 * n_sites * int(np.prod(self.kpts))
+        if self.filling is None or self.filling in (0, 1) or 0 < round(self.filling * states) < states:
+            return
+        some, one = ("no electron", 1 / states) if self.filling < 0.5 else ("all states filled", 1 - 1 / states)
+        yield Doubt(
+            f"filling = {self.filling:g} rounds to {some}",
+            f"{n_sites} sites and {np.prod(self.kpts)} k-points have {states} states, of which filling is a fraction",
+            f"the {'first electron' if self.filling < 0.5 else 'first hole'} comes with filling = {one:.6g}; use a "
+            "larger lattice or k-mesh, or mu",
+        )
+
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundKondo":
         return BoundKondo(self, atoms, device)
 
@@ -160,6 +208,7 @@ class BoundKondo(BoundPotential):
                 f"pbc = {reference.pbc.tolist()}",
                 f"use kpts={tuple(int(n) if p else 1 for n, p in zip(kondo.kpts, reference.pbc, strict=True))}",
             )
+        self._check_size()
         self.kpoints = self.tensor(monkhorst_pack_gamma(kondo.kpts))
         if isinstance(kondo.hopping, Mapping):
             bonds = neighbour_shells(reference, kondo.hopping)
@@ -168,6 +217,39 @@ class BoundKondo(BoundPotential):
             self._hopping_matrix = self.lattice.hopping_matrix(self._amplitudes)
         else:
             self._neighbours = SkinBonds(reference, float(kondo.cutoff))  # type: ignore[arg-type]
+
+    @property
+    def memory_needed(self) -> float:
+        """Bytes of one evaluation."""
+        kondo, n_matrices = self.kondo, self._n_matrices
+        on_cpu = self.device.type == "cpu"
+        order = 2 * self.n_atoms
+        return diagonalisation.memory_needed(n_matrices, order, DTYPES[kondo.dtype], kondo.solver, on_cpu)
+
+    @property
+    def _n_matrices(self) -> int:
+        """K-points times replicas."""
+        return int(np.prod(self.kondo.kpts)) * int(np.prod(self.moments.shape[:-2]))
+
+    def _check_size(self) -> None:
+        """Whether an evaluation fits into memory, and into a coffee break."""
+        n, order = self._n_matrices, 2 * self.n_atoms
+        matrices = f"{f'{n} complex matrices' if n > 1 else 'a complex matrix'} of order {order}"
+
+        def fitting(share: float) -> str:
+            n_k = int(np.prod(self.kondo.kpts))
+            fewer = f", or these sites with {max(1, int(share * n_k))} k-points" if n_k > 1 else ""
+            return f"{max(1, int(share**0.5 * self.n_atoms))} sites with this k-mesh fit{fewer}; {SMALLER}"
+
+        purpose = f"exact diagonalisation of {matrices} ({self.n_atoms} sites, two states each)"
+        require_memory(self.memory_needed, purpose, fitting, self.device)
+        seconds = seconds_needed(n, order, DTYPES[self.kondo.dtype])
+        if self.device.type == "cpu" and seconds > LONG:
+            warn(
+                f"one evaluation will take about {_duration(seconds)}",
+                f"{matrices} must be diagonalised on {torch.get_num_threads()} cores, in a time that grows as order³",
+                SMALLER + '; a GPU (device="cuda") or dtype="float32" are faster',
+            )
 
     def _join(self, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> None:
         self.bonds = self.tensor(i), self.tensor(j), self.tensor(cells)
@@ -183,7 +265,7 @@ class BoundKondo(BoundPotential):
         i, j, cells = self.bonds
         vectors = positions[..., j, :] + cells.to(cell.dtype) @ cell - positions[..., i, :]
         r = torch.linalg.vector_norm(vectors, dim=-1)
-        t = self.kondo.hopping(r)
+        t = _called(self.kondo.hopping, r)
         if not isinstance(t, Tensor) or t.shape != r.shape:
             raise KLMError(
                 "the hopping function does not return one number for each distance",
@@ -254,6 +336,13 @@ class BoundKondo(BoundPotential):
 
     def levels(self, kpoints: np.ndarray, moments: Tensor, positions: Tensor, cell: Tensor) -> np.ndarray:
         """Energies (eV) at fractional k-points, shape (N_k, 2N)."""
+        dtype, order = DTYPES[self.kondo.dtype], 2 * self.n_atoms
+        require_memory(
+            diagonalisation.memory_needed(len(kpoints), order, dtype, "all"),
+            f"diagonalising {len(kpoints)} matrices of order {order}",
+            "ask for fewer k-points at a time, or a smaller cell",
+            self.device,
+        )
         H = self._hamiltonian_at(self.tensor(kpoints), moments, positions, cell)
         return torch.linalg.eigvalsh(H).double().cpu().numpy()
 
@@ -279,14 +368,40 @@ class BoundKondo(BoundPotential):
                 f"moments have the shape {tuple(m.shape)}, positions {tuple(positions.shape)}",
                 "bind the replicas one by one",
             )
-        response = SpinResponse(
+        sites = self.magnetic.nonzero()[:, 0]
+        require_memory(
+            response.memory_needed(len(self.kpoints), self.n_atoms, DTYPES[self.kondo.dtype]),
+            f"the response of {len(sites)} sites with {len(self.kpoints)} k-points",
+            "take a smaller magnetic cell, or fewer k-points with a higher temperature",
+            self.device,
+        )
+        spins = SpinResponse(
             lambda kpoints: self._hamiltonian_at(kpoints, m, positions, cell),
             self.kondo.kpts,
             self.occupation,
-            self.magnetic.nonzero()[:, 0],
+            sites,
         )
         periodic = np.asarray(self.reference.pbc, dtype=bool)
-        return KondoSecondDerivatives(response, self.magnetic.cpu().numpy(), periodic, self.kondo.J)
+        return KondoSecondDerivatives(spins, self.magnetic.cpu().numpy(), periodic, self.kondo.J)
+
+
+def _called(hopping: Callable[[Tensor], Tensor], r: Tensor) -> Any:
+    """What a user's function returns."""
+    try:
+        return hopping(r)
+    except Exception as error:
+        raise KLMError(
+            "the hopping function fails on a tensor of distances",
+            f"{type(error).__name__}: {error}",
+            "write it in torch, element by element, e.g. lambda r: torch.exp(-r); NumPy cannot be differentiated",
+        ) from error
+
+
+def _duration(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds > 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"
 
 
 def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
@@ -305,6 +420,7 @@ def _checked_hopping(hopping: Any, cutoff: float | None) -> Hopping:
             "shells are counted, not cut off",
             "drop cutoff, or give hopping as a function of distance",
         )
+    checked_shells(hopping)
     for shell, value in hopping.items():
         checked_number(value, f"hopping of shell {shell!r}", "eV")
     return dict(hopping)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ase_klm.electrons.response import SpinResponse
-from ase_klm.potentials.second_derivatives import SecondDerivatives
+from ase_klm.potentials.second_derivatives import SecondDerivatives, require_memory_at
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class KondoSecondDerivatives(SecondDerivatives):
 
     def at(self, q: NDArray[np.float64]) -> NDArray[np.complex128]:
         n, axes = len(self.magnetic), np.arange(3)
+        require_memory_at(n, len(q))
         sites = np.flatnonzero(self.magnetic)
         found = np.zeros((len(q), n, 3, n, 3), dtype=complex)
         for one, into in zip(np.where(self.periodic, q, 0.0), found, strict=True):

@@ -3,14 +3,16 @@
 E = Σ_i κ/(8 m₀²) (m_i² - m₀²)²,   ∂E/∂m = κ/(2 m₀²) (m² - m₀²) m,   d²E/dm² = κ at m = m₀.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import checked_number
@@ -40,6 +42,10 @@ class MomentLengths(Potential):
             )
         object.__setattr__(self, "length", length)
         checked_number(self.stiffness, "stiffness", "eV/μB²", minimum=0)
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        for quantity in ("moment", "faint moment"):
+            yield from doubts_about(quantity, self.length, "preferred length")
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundMomentLengths":
         return BoundMomentLengths(self, atoms, device)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError, warn
 from ase_klm.graphs import neighbour_shells
+from ase_klm.memory import require_memory
 from ase_klm.models.base import FARTHEST, LatticeNetwork
 from ase_klm.models.files import verified_origin
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures
@@ -22,6 +23,12 @@ LONGEST_DEVIATION = 0.05
 
 LARGEST_TILE = 100_000
 """Sites that are evaluated in one go."""
+
+BYTES_A_SITE = 16_000
+"""Of a site that is evaluated in float32: what kondo-square takes; kondo-square-ecnn takes half of it."""
+
+BYTES_OF_TABLES = 2_000
+"""Of every site: neighbours, and where they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +100,26 @@ class BoundNetwork(BoundPotential):
         self.model = network.model.to(self.device)
         self.dtype = self.model.energy_shift.dtype
         self._check_lengths(self.moments)
+        self._check_size(network.largest_tile)
         sites = self.model.lattice.place(self.reference)
         self.tiles: list[Tile] = []
         if self.n_atoms > network.largest_tile:
             self.tiles = tiles(self.model, self.reference, sites, network.largest_tile, network.hamiltonian)
         self.placed: Any = self.model.tables(sites, network.hamiltonian)
         self._warned = False
+
+    def _check_size(self, largest_tile: int) -> None:
+        """Whether one evaluation fits into memory: of all replicas at once, or of one tile with its margins."""
+        together = float(np.prod(self.moments.shape[:-1]))
+        if self.n_atoms > largest_tile:
+            together = min(together, 1.2 * largest_tile)
+        each = BYTES_A_SITE * torch.empty((), dtype=self.dtype).element_size() / 4
+        require_memory(
+            each * together + BYTES_OF_TABLES * self.n_atoms,
+            f"a network on {self.n_atoms} sites",
+            "smaller tiles, potentials.Network(model, largest_tile=10_000), or a smaller lattice",
+            self.device,
+        )
 
     @property
     def interaction_range(self) -> float:

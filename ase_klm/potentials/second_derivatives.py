@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ase_klm.memory import require_memory
+
 
 class SecondDerivatives(ABC):
     """What a bound potential knows exactly of its second derivatives at given moments."""
@@ -49,7 +51,23 @@ class Blocks(SecondDerivatives):
 
     def at(self, q: NDArray[np.float64]) -> NDArray[np.complex128]:
         n = self.n_atoms
+        require_memory_at(n, len(q))
         phases = np.exp(2j * np.pi * q @ self.cells.T)  # (q, block)
         found = np.zeros((n, n, len(q), 3, 3), complex)
         np.add.at(found, (self.i, self.j), phases.T[:, :, None, None] * self.values[:, None])
         return found.transpose(2, 0, 3, 1, 4)
+
+
+def require_memory_at(n_atoms: int, n_q: int) -> None:
+    """Whether Φ at all these q fits into memory: 9 N² complex numbers a q, three times while modes are sought.
+
+    Raises
+    ------
+    KLMError
+        When it does not.
+    """
+    require_memory(
+        3 * 16 * 9.0 * n_atoms**2 * n_q,
+        f"the second derivatives of {n_atoms} atoms at {n_q} q",
+        "ask for fewer q at a time, or take the smallest magnetic cell instead of a supercell",
+    )

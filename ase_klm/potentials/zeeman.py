@@ -1,12 +1,15 @@
 """Zeeman energy E = -Σ_i B_i·m_i of the local moments in a field B (eV/μB; one tesla is `units.TESLA`)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 
+from ase_klm.plausibility import Doubt, doubts_about
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array, over_moments
 from ase_klm.potentials.second_derivatives import Blocks
 
@@ -27,6 +30,12 @@ class Zeeman(Potential):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "field", frozen_array(self.field, "field", "eV/μB"))
+
+    def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
+        # twice its exchange field saturates an antiferromagnet; a field without other terms may have any unit
+        yield from doubts_about(
+            "field", np.linalg.norm(np.atleast_1d(self.field), axis=-1), limit=3 * (force_scale or 1.0)
+        )
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundZeeman":
         return BoundZeeman(self, atoms, device)

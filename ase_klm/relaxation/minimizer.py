@@ -6,6 +6,7 @@ shortened by the secant; where the memory of L-BFGS misleads, a damped-torque st
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from time import localtime, strftime
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ from torch import Tensor
 from ase_klm import textures
 from ase_klm.data.frames import FrameWriter
 from ase_klm.errors import KLMError, warn
+from ase_klm.files import check_apart, writing
 from ase_klm.moments import directions, get_moments
 from ase_klm.relaxation.lbfgs import RotationLBFGS, largest
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, checked_steps, open_log, pinned_sites
@@ -95,6 +97,7 @@ class SpinMinimizer:
         self._gradient: Tensor | None = None
         self.nsteps = self.force_calls = 0
         self._observers = Observers()
+        check_apart({"trajectory": trajectory, "logfile": logfile})
         self._writer = None if trajectory is None else FrameWriter(trajectory)
         self._log: TextIO | None = None
         self._owns_log = False
@@ -139,11 +142,13 @@ class SpinMinimizer:
 
     def close(self) -> None:
         """Close log and trajectory."""
-        if self._log is not None and self._owns_log:
-            self._log.close()
-        if self._writer is not None:
-            self._writer.close()
-        self._log, self._writer = None, None
+        log, writer, self._log, self._writer = self._log, self._writer, None, None
+        with ExitStack() as closing:  # both of them, even when one complains
+            if log is not None and self._owns_log:
+                closing.enter_context(writing(log))
+                closing.callback(log.close)
+            if writer is not None:
+                closing.callback(writer.close)
 
     def __enter__(self) -> "SpinMinimizer":
         return self
@@ -233,11 +238,12 @@ class SpinMinimizer:
 
     def _report(self) -> None:
         if self._log is not None:
-            if self.nsteps == 0:
-                self._log.write(f"{'':15s} Step     Time          Energy/eV      torque/eV\n")
             clock = strftime("%H:%M:%S", localtime())
-            self._log.write(f"SpinMinimizer: {self.nsteps:5d} {clock} {self.energy:18.8f} {self.torque:14.4e}\n")
-            self._log.flush()
+            with writing(self._log):
+                if self.nsteps == 0:
+                    self._log.write(f"{'':15s} Step     Time          Energy/eV      torque/eV\n")
+                self._log.write(f"SpinMinimizer: {self.nsteps:5d} {clock} {self.energy:18.8f} {self.torque:14.4e}\n")
+                self._log.flush()
         self._state.evaluation()
         self._state.show()
         if self._writer is not None:

@@ -28,10 +28,12 @@ from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from ase_klm.errors import KLMError, warn
+from ase_klm.files import writing
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.base import terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
+from ase_klm.runs.state import check_size
 from ase_klm.validate import Array, checked_number
 
 PROBE = {"positions": 1e-3, "directions": 0.05, "lengths": 5e-3}
@@ -128,6 +130,7 @@ class SpinLatticeFilter(Filter):
             atoms = FrechetCellFilter(structure, mask=_periodic_strains(structure))
         _check_constraints(structure, structure is not atoms)
         super().__init__(structure, indices=range(len(structure)))
+        self._began = len(structure)
         self.lattice = atoms
         self.magnitudes, self.magnetic_fmax = magnitudes, magnetic_fmax
         moves = _checked_mask(mask, len(structure))
@@ -152,6 +155,7 @@ class SpinLatticeFilter(Filter):
 
     def get_positions(self) -> Array:
         """Coordinates of the lattice, Å, then of the spins, L (a + λ n), shape (rows, 3)."""
+        check_size(len(self.atoms), self._began)
         if not np.array_equal(get_moments(self.atoms)[self._spins], self._written):
             self._read()
         direction, length = self.moment_scale
@@ -159,6 +163,7 @@ class SpinLatticeFilter(Filter):
         return np.concatenate([self.lattice.get_positions(), spins])
 
     def set_positions(self, positions: Array, **kwargs: Any) -> None:
+        check_size(len(self.atoms), self._began)
         direction, length = self.moment_scale
         lattice, spins = np.split(np.asarray(positions, dtype=np.float64), [len(self.lattice)])
         along = np.sum(spins * self._axes, axis=1)
@@ -175,6 +180,7 @@ class SpinLatticeFilter(Filter):
 
     def get_forces(self, **kwargs: Any) -> Array:
         """-∂E/∂(coordinates), eV/Å, shape (rows, 3)."""
+        check_size(len(self.atoms), self._began)
         direction, length = self.moment_scale
         torques, stretching = self._spin_forces()
         spins = np.einsum("iab,ia->ib", self._frames, torques) / direction + (stretching / length)[:, None] * self._axes
@@ -221,10 +227,11 @@ class SpinLatticeFilter(Filter):
         line = f"{found[0]:18.8f} {found[1]:14.4e} {found[2]:18.4e}\n"
         if line == self._logged:
             return
-        if not self._logged:
-            self._log.write(f"{'':18s} Time          Energy/eV     force/eV/Å magnetic force/eV/μB\n")
-        self._log.write(f"SpinLatticeFilter: {strftime('%H:%M:%S', localtime())} {line}")
-        self._log.flush()
+        with writing(self._log):
+            if not self._logged:
+                self._log.write(f"{'':18s} Time          Energy/eV     force/eV/Å magnetic force/eV/μB\n")
+            self._log.write(f"SpinLatticeFilter: {strftime('%H:%M:%S', localtime())} {line}")
+            self._log.flush()
         self._logged = line
 
     def get_potential_energy(self, **kwargs: Any) -> float:

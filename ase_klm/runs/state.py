@@ -8,6 +8,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
+from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, bound_at, terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
@@ -61,6 +62,7 @@ class SpinState:
 
     def show(self) -> None:
         """Write the moments to the atoms; calculators of this package learn what is known of them."""
+        self.check_size()
         self._shown = [self.array(self.moments, number) for number in range(len(self.replicas))]
         for number, replica in enumerate(self.replicas):
             set_moments(replica, self._shown[number])
@@ -73,6 +75,7 @@ class SpinState:
         """Take over what was changed on the atoms since they were shown: moments, positions, cell, the calculator or
         its parameters. Returns whether there was anything.
         """
+        self.check_size()
         found = [get_moments(replica) for replica in self.replicas]
         turned = not all(np.array_equal(a, b) for a, b in zip(found, self._shown, strict=True))
         if self._is_stale(found):
@@ -88,13 +91,24 @@ class SpinState:
             self.set(self.bound.tensor(found[0] if self.single else np.stack(found)))
         return turned
 
+    def check_size(self) -> None:
+        """Refuse atoms that were added or removed.
+
+        Raises
+        ------
+        KLMError
+            When their number is no longer that of the beginning.
+        """
+        for replica in self.replicas:
+            check_size(len(replica), self.bound.n_atoms)
+
     def _is_stale(self, moments: list[Array]) -> bool:
         """Whether the potential must be bound anew."""
         magnetic = self.bound.magnetic.cpu().numpy()
         return (
             any(
-                not np.array_equal(replica.positions, positions) or not np.array_equal(replica.cell.array, cell)
-                for replica, (positions, cell) in zip(self.replicas, self._places, strict=True)
+                not all(map(np.array_equal, place_of(replica), place))
+                for replica, place in zip(self.replicas, self._places, strict=True)
             )
             or any(not np.array_equal(m.any(axis=1), magnetic) for m in moments)
             or not all(map(_identical, map(_hamiltonian, self.replicas), self._hamiltonians))
@@ -102,7 +116,7 @@ class SpinState:
 
     def _bind(self) -> None:
         self._hamiltonians = [_hamiltonian(replica) for replica in self.replicas]
-        self._places = [(replica.positions.copy(), replica.cell.array.copy()) for replica in self.replicas]
+        self._places = [place_of(replica) for replica in self.replicas]
         replicas = list(self.replicas)
         references = [reference_of(replica) for replica in replicas]
         device = str(getattr(replicas[0].calc, "device", "cpu"))
@@ -111,6 +125,21 @@ class SpinState:
         self.bound: BoundPotential = bound_at(potential, reference, present, device)
         self.set(BoundPotential(present, device).moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
+
+
+def check_size(found: int, began: int) -> None:
+    """Refuse a number of atoms that is not the one that a tool began with."""
+    if found != began:
+        raise KLMError(
+            f"{found} atoms, this tool was made for {began}",
+            "atoms were added or removed since it was made; what it keeps of each atom would belong to another one",
+            "make a new one for the atoms as they are",
+        )
+
+
+def place_of(atoms: Atoms) -> tuple[Array, ...]:
+    """What bonds depend on: positions, cell, species, periodicity."""
+    return atoms.positions.copy(), atoms.cell.array.copy(), atoms.numbers.copy(), atoms.pbc.copy()
 
 
 def _hamiltonian(atoms: Atoms) -> list[Any]:

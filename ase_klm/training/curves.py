@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.training.atomic_loss import AtomicMeasures
 from ase_klm.training.loss import Measures
 from ase_klm.training.quality import Quality
@@ -21,15 +22,10 @@ KINDS: tuple[type[Quality], ...] = (Measures, AtomicMeasures)
 
 def write(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write ``curves.csv``; one row a validation. Units are those of the `Measures` or `AtomicMeasures`, all in eV."""
-    temporary = folder / ".curves.csv.tmp"
-    try:
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(folder / "curves.csv")
-    except OSError as error:
-        raise KLMError(f"{folder}/curves.csv cannot be written", str(error), "make room, or mend the folder") from None
+    with written_atomically(folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read(path: str | Path) -> list[dict[str, float]]:
@@ -121,6 +117,5 @@ def few_log_ticks(axis: Any) -> None:
 
 def save_picture(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write ``curves.png``."""
-    temporary = folder / ".curves.tmp.png"
-    draw(rows).savefig(temporary, dpi=130)
-    temporary.replace(folder / "curves.png")
+    with written_atomically(folder / "curves.png") as temporary:
+        draw(rows).savefig(temporary, dpi=130)

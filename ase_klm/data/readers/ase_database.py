@@ -19,6 +19,7 @@ from ase.io.jsonio import encode
 
 from ase_klm.data.about import About
 from ase_klm.errors import KLMError
+from ase_klm.files import written_atomically
 from ase_klm.moments import get_moments, set_moments
 
 NAME = "ase-db"
@@ -83,10 +84,11 @@ def save(path: Path, structures: Sequence[Atoms], results: Sequence[Mapping[str,
     KLMError
         When the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
-        with connect(temporary, type="db", append=False, use_lock_file=False) as database:
+        with (
+            written_atomically(path) as temporary,
+            connect(temporary, type="db", append=False, use_lock_file=False) as database,
+        ):
             for atoms, found in zip(structures, results, strict=True):
                 bare = atoms.copy()
                 bare.arrays.pop("initial_magmoms", None)
@@ -98,9 +100,7 @@ def save(path: Path, structures: Sequence[Atoms], results: Sequence[Mapping[str,
                 if found.get("magnetic_forces") is not None:
                     data["magnetic_forces"] = np.asarray(found["magnetic_forces"])
                 database.write(bare, data=data)
-        temporary.replace(path)
-    except (OSError, sqlite3.Error) as error:
-        temporary.unlink(missing_ok=True)
+    except sqlite3.Error as error:
         raise KLMError(f"{path} cannot be written", str(error), "choose another name, or make room") from None
 
 
