@@ -127,7 +127,7 @@ def draw(
     ax.legend()
     panels = right.subplots(2, 2).ravel()
     for panel, name in zip(panels, without_ferromagnet(curves), strict=True):
-        plot.texture(seen[name].repeat((3, 3, 1)), ax=panel)
+        plot.texture(seen[name].repeat((3, 3, 1)), ax=panel, wheel=panel is panels[1])  # one for all
         panel.set_title(f"{name}, H = {fields[round(STATES[name].home * (len(fields) - 1))]:.4g}", size=9)
         panel.set_axis_off()
     figure.savefig("field_sweep.png", dpi=150)

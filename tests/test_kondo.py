@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import reference
 
 from ase_klm import (
@@ -15,6 +16,7 @@ from ase_klm import (
     testing,
     textures,
 )
+from ase_klm.electrons.diagonalisation import OccupiedStates
 from ase_klm.potentials import ExponentialHopping, Kondo
 
 TRIANGULAR = {"hopping": {1: 1.0, 3: -0.85}, "J": 1.0}
@@ -375,3 +377,36 @@ def test_missing_moments_and_shells():
     cluster.calc = KondoEDCalculator({9: 1.0}, 1.0, mu=0.0)
     with pytest.raises(KLMError, match="shell 9 does not exist"):
         cluster.get_potential_energy()
+
+
+def _matrices(kind, n, rng):
+    g = rng.normal(size=(n, n)) + 1j * rng.normal(size=(n, n))
+    rotation = np.linalg.qr(g)[0]
+    levels = np.repeat([-1.0, 0.0, 1.0, 2.0], n // 4)
+    if kind == "clusters":
+        levels = levels + 1e-5 * rng.normal(size=n)
+    return {
+        "random": g + g.conj().T,
+        "flat bands": np.diag(levels).astype(complex),
+        "clusters": rotation @ np.diag(levels) @ rotation.conj().T,
+        "zero": np.zeros((n, n), complex),
+        "one level": -2.0 * np.eye(n, dtype=complex),
+    }[kind]
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("kind", ["random", "flat bands", "clusters", "zero", "one level"])
+@pytest.mark.parametrize("n", [4, 24, 96])
+def test_occupied_states_are_the_lowest_eigenvectors(kind, n, dtype, rng):
+    """Orthonormal, and eigenvectors to rounding, however the levels are clustered; counts differ from k to k."""
+    matrices = torch.from_numpy(np.stack([_matrices(kind, n, rng) for _ in range(3)])).to(dtype)
+    counts = [n // 4, 0, n // 2]
+    system = OccupiedStates(matrices.clone())
+    states = system.lowest_states(slice(0, 3), counts)
+    rounding = 50 * n * torch.finfo(dtype).eps * max(1.0, matrices.abs().max().item())
+    for matrix, energies, found, count in zip(matrices, system.energies, states, counts, strict=True):
+        torch.testing.assert_close(energies, torch.linalg.eigvalsh(matrix), atol=rounding, rtol=0)
+        lowest = found[:, :count]
+        torch.testing.assert_close(lowest.mH @ lowest, torch.eye(count, dtype=dtype), atol=rounding, rtol=0)
+        torch.testing.assert_close(matrix @ lowest, lowest * energies[:count], atol=2 * rounding, rtol=0)
+    torch.testing.assert_close(system.lowest_states(slice(2, 3), counts[2:]), states[2:])

@@ -1,6 +1,8 @@
 """Spectra of magnons: closed formulas, sum rules, an independent ground state, spirals in two descriptions, LLG."""
 
 import importlib.util
+import tomllib
+from pathlib import Path
 
 import ase.units
 import numpy as np
@@ -392,7 +394,9 @@ def test_form_factors_multiply_amplitudes():
 
 def test_form_factors_of_ions():
     if importlib.util.find_spec("periodictable") is None:
-        with pytest.raises(KLMError, match="pip install periodictable"):
+        extras = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+        assert extras["optional-dependencies"]["form-factors"][0].startswith("periodictable")
+        with pytest.raises(KLMError, match=r"pip install periodictable .*ase_klm\[form-factors\]"):
             mode_intensities(chain(), [0.1, 0, 0], form_factor="Fe3")
         return
     lengths = np.array([0.0, 2.0, 4.0])

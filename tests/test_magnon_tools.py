@@ -31,7 +31,7 @@ from ase_klm import (
     textures,
 )
 from ase_klm.cli import main
-from ase_klm.cli.magnon_bands import structure
+from ase_klm.cli.magnon_bands import energy_range, structure
 from ase_klm.cli.models import calculator_from
 from ase_klm.errors import KLMError, KLMWarning
 from ase_klm.magnons.band_files import ModelBands, write_bands
@@ -316,6 +316,15 @@ def folder(tmp_path, monkeypatch):
 
 def typed(line):
     return main(line.split())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0, 2.5e4])
+def test_rounding_about_zero_is_printed_as_zero(scale):
+    """In six digits of the largest value: a Goldstone mode is at 0, not at 1.7e-15 or -0."""
+    for rounding in (1.7e-15, -3e-14, 0.0):
+        assert energy_range(scale * np.array([[rounding, 0.5, 1.0]])) == f"0 to {scale:g}"
+    assert energy_range(scale * np.array([0.125, 1.0])) == f"{scale * 0.125:g} to {scale:g}"
+    assert energy_range(np.zeros(3)) == "0 to 0"
 
 
 def test_command_line(folder, capsys):

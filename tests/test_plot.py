@@ -8,7 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.cell import Cell
 from ase.io import read, write
 from ase.spectrum.band_structure import BandStructure
 from matplotlib.quiver import Quiver
@@ -18,6 +20,7 @@ from ase_klm import analysis, lattices, plot, textures
 from ase_klm.analysis.planes import magnetic_plane
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments
+from ase_klm.plot.animation import _title
 from ase_klm.plot.cells import wigner_seitz_cells
 
 
@@ -136,6 +139,15 @@ def test_texture_errors():
         plot.texture(atoms, ax=3)
 
 
+def test_one_wheel_explains_several_panels():
+    atoms = lattices.square((6, 6))
+    textures.skyrmion(atoms, 2.0)
+    _, panels = plt.subplots(1, 2)
+    for panel, wheel in zip(panels, (False, True), strict=True):
+        plot.texture(atoms, ax=panel, wheel=wheel)
+        assert len(panel.child_axes) == wheel
+
+
 # structure factor
 
 
@@ -153,6 +165,8 @@ def test_structure_factor_tiles_and_zone():
     np.testing.assert_allclose(np.linalg.norm(zone, axis=1), 4 * np.pi / 3)  # corners K
     assert area(zone[:-1]) == pytest.approx(4 * np.pi**2 / (np.sqrt(3) / 2))
     assert {text.get_text() for text in ax.texts} == {"Γ", "K", "M"}
+    rings = [line for line in ax.lines if len(line.get_xdata()) == 1 and not np.any(line.get_xydata())]
+    assert [line.get_markerfacecolor() for line in rings] == ["none"]  # Γ is marked, its intensity seen
     assert "rad/Å" in ax.get_xlabel()
 
 
@@ -202,6 +216,32 @@ def test_bands_of_a_path_with_a_jump():
     path = atoms.cell.bandpath("GM,KG", npoints=30, pbc=atoms.pbc)
     ax = plot.bands(BandStructure(path, np.zeros((1, len(path.kpts), 1))))
     assert [label.get_text() for label in ax.get_xticklabels()] == ["Γ", "M|K", "Γ"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        bulk("Fe", "fcc", a=3.6).cell,
+        bulk("Fe", "bcc", a=2.8).cell,
+        bulk("Co", "hcp", a=2.5, c=4.1).cell,
+        Cell.new([[3, 0, 0], [0.7, 4, 0], [0.3, 0.9, 5]]),
+        Cell.new([3, 3.1, 12]),
+    ],
+    ids=["fcc", "bcc", "hcp", "triclinic", "orthorhombic"],
+)
+def test_names_of_special_points_do_not_touch(cell):
+    path = cell.bandpath(npoints=50)
+    ax = plot.bands(BandStructure(path, np.zeros((1, len(path.kpts), 1))))
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_xticklabels()]
+    ink = [
+        (box.x0, box.y0, box.y0 + box.height / (1 + label.get_text().count("\n")), box.x1)
+        for box, label in zip(boxes, ax.get_xticklabels(), strict=True)
+    ]  # the last row of each holds the name
+    for number, (left, bottom, top, right) in enumerate(ink):
+        for other_left, other_bottom, other_top, other_right in ink[:number]:
+            beside = right < other_left or other_right < left
+            assert beside or top <= other_bottom + 1 or other_top <= bottom + 1
 
 
 # time series, animation, OVITO
@@ -270,6 +310,26 @@ def test_animation(tmp_path):
     frames[-1].arrays["initial_magmoms"][0] = 0
     with pytest.raises(KLMError, match="same magnetic atoms"):
         plot.animate(frames, tmp_path / "run.gif")
+
+
+def test_frames_of_a_film_are_titled(tmp_path):
+    frames = quench(3)
+    files = [plot.animate(frames, tmp_path / f"{letter}.gif", title=lambda _: letter) for letter in "AW"]  # noqa: B023
+    tops = []
+    for file in files:
+        with Image.open(file) as gif:
+            gif.seek(2)
+            tops.append(np.asarray(gif.convert("L")).astype(int)[:90, :400])
+    assert (np.abs(tops[0] - tops[1]) > 50).any()  # both were drawn, and differ
+    seen = []
+    plot.animate(frames, tmp_path / "c.gif", max_frames=2, title=lambda atoms: seen.append(atoms) or "")
+    assert [atoms.info["time"] for atoms in seen] == [0.0, 1.0]
+    write(tmp_path / "quench.traj", frames)
+    charge = analysis.topological_charge(frames[1])
+    assert _title(tmp_path / "quench.traj", frames[1], 1) == f"quench, t = 0.5, E/N = -0.98438 eV, Q = {charge:.2f}"
+    chain = lattices.chain(4)
+    textures.random(chain, seed=1)
+    assert _title(frames, chain, 7) == "frame 7"
 
 
 def test_ovito_file(tmp_path):

@@ -679,12 +679,12 @@ def test_spectrum():
     np.testing.assert_allclose(ax.lines[1].get_xydata(), np.stack([along, 1e3 * bands[:, 1]], axis=1))
     assert [text.get_text() for text in ax.get_xticklabels()] == ["Γ", "X$_{1}$|M", "0.5 0 0"]
     assert ax.get_xlim() == (0.0, 3.0)
-    assert ax.get_ylabel() == "$E$ (meV)"
+    assert ax.get_ylabel() == "$\\hbar\\omega$ (meV)"
     _, own = plt.subplots()
     finer = (np.linspace(0, 3, 50), np.full((50, 1), np.nan))
     assert plot.spectrum(along, energies, intensity, bands=finer, ax=own, unit="eV", log=False, top=3.0) is own
     assert own.collections[0].norm.vmax == 3.0
-    assert own.get_ylabel() == "$E$ (eV)"
+    assert own.get_ylabel() == "$\\hbar\\omega$ (eV)"
     plot.spectrum([0.0], [1e-3], [[1.0]])
 
 

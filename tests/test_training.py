@@ -1,6 +1,7 @@
 """Training: losses against numbers made by hand, symmetries, resuming to the same bits, files of weights."""
 
 import contextlib
+import itertools
 import json
 import math
 import signal
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import torch
 from ase.calculators.singlepoint import SinglePointCalculator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import nn
 
@@ -525,6 +529,29 @@ def test_fine_tuning(tmp_path):
     assert learned.field < 0.05
     with pytest.raises(KLMError, match="do not fit the model"):
         trainer(tmp_path / "third", model=network(width=9), initial=first.best_path)
+
+
+@settings(max_examples=8, deadline=None)
+@given(low=st.floats(-6, 3), decades=st.floats(0.02, 6))
+def test_labels_of_logarithmic_axes_do_not_touch(low, decades):
+    """However long the axis: two to eight labels, in plain numbers."""
+    figure = Figure(figsize=(5.0, 2.0), layout="constrained")
+    ax = figure.subplots()
+    ax.loglog(*2 * [[10**low, 10 ** (low + decades)]])
+    for axis in (ax.xaxis, ax.yaxis):
+        curves.few_log_ticks(axis)
+    figure.canvas.draw()
+    for axis, ends in ((ax.xaxis, ("x0", "x1")), (ax.yaxis, ("y0", "y1"))):
+        left, right = sorted(axis.get_view_interval())
+        shown = [
+            label
+            for place, label in zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+            if left <= place <= right
+        ]
+        assert 2 <= len(shown) <= 8
+        boxes = sorted(tuple(getattr(label.get_window_extent(), end) for end in ends) for label in shown)
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(boxes))
+        assert not any(label.get_text() for label in axis.get_minorticklabels())
 
 
 def test_curves(tmp_path):

@@ -133,7 +133,7 @@ def draw(found: Sequence[ModelBands], path: str) -> None:
         if one.density is not None:
             colour = COLOURS[number % len(COLOURS)]
             axes[0, 1].plot(one.density.values / 1e3, 1e3 * one.density.energies, color=colour, lw=1)
-            axes[0, 1].set(xlabel="modes a meV", xlim=(0, None))
+            axes[0, 1].set(xlabel="density (modes/meV)", xlim=(0, None))
     fig.savefig(path, dpi=DPI)
     plt.close(fig)
 
@@ -150,3 +150,11 @@ def draw_spectrum(one: ModelBands, path: str) -> None:
     ax = plot.spectrum(along, energies, seen, labels, label="$S_\\perp(\\mathbf{q}, \\omega)$ (μ$_\\mathrm{B}^2$/eV)")
     ax.figure.savefig(path, dpi=DPI)
     plt.close(ax.figure)
+
+
+def energy_range(values: np.ndarray) -> str:
+    """Smallest and largest value in six digits of the larger one: rounding about zero is shown as 0."""
+    largest = np.abs(values).max()
+    decimals = 5 - int(np.floor(np.log10(largest))) if largest > 0 else 0
+    low, high = (np.round(value, decimals) + 0.0 for value in (values.min(), values.max()))
+    return f"{low:.6g} to {high:.6g}"

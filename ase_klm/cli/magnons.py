@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
         modes = energies.shape[1]
         print(
             f"{one.name}: {modes} mode{'s' * (modes > 1)} at {len(energies)} q along {one.bands.path.path}, "
-            f"{energies.min():.6g} to {energies.max():.6g} meV"
+            f"{magnon_bands.energy_range(energies)} meV"
         )
     written = [options.output, options.picture]
     if options.spectrum:

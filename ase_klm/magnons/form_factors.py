@@ -59,7 +59,7 @@ def ion_form_factor(ion: str) -> Callable[[Array], Array]:
         raise KLMError(
             f"the form factor of {ion} cannot be looked up",
             "coefficients come from the library periodictable, which is not installed",
-            "pip install periodictable, or give a function of abs(q) in rad/Å",
+            'pip install periodictable (the extra "ase_klm[form-factors]"), or give a function of abs(q) in rad/Å',
         ) from None
     symbol, charge = found[1], int(found[2])
     by_charge = getattr(getattr(table, symbol, None), "magnetic_ff", None) or {}

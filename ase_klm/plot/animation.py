@@ -1,5 +1,6 @@
 """Animated GIF of a trajectory of textures."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,19 @@ from ase_klm.data.frames import checked_path
 from ase_klm.errors import KLMError
 from ase_klm.plot.colours import spin_colours
 from ase_klm.plot.texture import draw_arrows, in_plane_directions, texture
-from ase_klm.plot.time_series import read_frames
+from ase_klm.plot.time_series import charges, read_frames, stored_energy
 from ase_klm.validate import checked_number
 
 DPI = 90
 
 
-def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 100) -> Path:
+def animate(
+    source: Any,
+    path: str | Path,
+    fps: float = 10.0,
+    max_frames: int = 100,
+    title: Callable[[Atoms], str] | None = None,
+) -> Path:
     """Write the textures of a trajectory as an animated GIF that repeats for ever.
 
     Longer trajectories are thinned evenly to `max_frames`, the first and the last frame included, which keeps the file
@@ -33,6 +40,9 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
         Frames a second.
     max_frames : int
         At most so many frames.
+    title : callable, optional
+        What stands above a frame. Default: the name of the file, time or step, energy a site and topological charge,
+        as far as they are known.
 
     Returns
     -------
@@ -57,18 +67,25 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
         )
     frames = read_frames(source)
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(max_frames, len(frames))).round().astype(int))
+    headings = [
+        _title(source, frames[number], int(number)) if title is None else title(frames[number]) for number in chosen
+    ]
     ax = texture(frames[0])
     fig = ax.figure
     try:
-        ax.set_title(_title(frames[0], 0), fontsize="medium")
+        ax.set_title(headings[0], fontsize="medium")
         fig.set_dpi(DPI)
-        fig.canvas.draw()
-        fig.set_layout_engine("none")  # nothing moves from frame to frame
-        pictures = []
-        for number in chosen:
-            _repaint(ax, frames[0], frames[number])
-            ax.set_title(_title(frames[number], int(number)), fontsize="medium")
+        for _ in range(2):  # the first layout does not know yet how wide the tick labels are
             fig.canvas.draw()
+        fig.set_layout_engine("none")  # nothing moves from frame to frame
+        background = _without(fig, [*ax.collections, ax.title])
+        pictures = []
+        for number, heading in zip(chosen, headings, strict=True):
+            _repaint(ax, frames[0], frames[number])
+            ax.title.set_text(heading)
+            fig.canvas.restore_region(background)
+            for artist in (*sorted(ax.collections, key=lambda one: one.get_zorder()), ax.title):
+                ax.draw_artist(artist)
             pictures.append(Image.fromarray(np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()))
     finally:
         plt.close(fig)
@@ -76,6 +93,14 @@ def animate(source: Any, path: str | Path, fps: float = 10.0, max_frames: int = 
     indexed = [_indexed(picture, palette) for picture in pictures]
     indexed[0].save(path, save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False)
     return path
+
+
+def _without(fig: Any, artists: list[Any]) -> Any:
+    """The picture without what changes from frame to frame: drawn once."""
+    for artist in artists:
+        artist.set_animated(True)
+    fig.canvas.draw()
+    return fig.canvas.copy_from_bbox(fig.bbox)
 
 
 def _repaint(ax: Any, first: Atoms, atoms: Atoms) -> None:
@@ -98,11 +123,20 @@ def _repaint(ax: Any, first: Atoms, atoms: Atoms) -> None:
     draw_arrows(ax, reference, spins)
 
 
-def _title(atoms: Atoms, number: int) -> str:
+def _title(source: Any, atoms: Atoms, number: int) -> str:
+    known = [Path(source).stem] if isinstance(source, str | Path) else []
     for key, text in (("time", "t = {:.5g}"), ("step", "step {:.0f}")):
         if key in atoms.info:
-            return text.format(float(atoms.info[key]))
-    return f"frame {number}"
+            known.append(text.format(float(atoms.info[key])))
+            break
+    else:
+        known.append(f"frame {number}")
+    energy, charge = stored_energy(atoms), charges([atoms])
+    if np.isfinite(energy):
+        known.append(f"E/N = {energy:.5g} eV")
+    if charge is not None:
+        known.append(f"Q = {charge[0] + 0.0:.2f}")
+    return ", ".join(known)
 
 
 def _palette(pictures: list[Any]) -> Any:

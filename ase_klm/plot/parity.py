@@ -105,7 +105,9 @@ def _draw(panel: Any, found: Array, given: Array, quantity: str, unit: str, digi
     panel.set_aspect("equal")
     panel.spines[["top", "right"]].set_visible(False)
     if given.shape[1] > 1:
-        panel.legend(loc="lower right", frameon=False, fontsize="small", markerscale=4, handletextpad=0.2)
+        legend = panel.legend(loc="lower right", frameon=False, fontsize="small", handletextpad=0.2)
+        for marker in legend.legend_handles:
+            marker.set_markersize(8)  # of every panel, however small its points are
 
 
 def _rows(values: Any) -> Array:

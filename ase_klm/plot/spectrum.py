@@ -98,7 +98,7 @@ def spectrum(
     _name_places(ax, labels)
     ax.set_xlim(*(places[[0, -1]] if len(places) > 1 else _edges(places)))
     ax.set_ylim(*_edges(levels * scale)[[0, -1]])
-    ax.set_ylabel(f"$E$ ({unit})")
+    ax.set_ylabel(f"$\\hbar\\omega$ ({unit})")
     extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
     beyond = extend[bool(log and values.min() < norm.vmin), bool(values.max() > highest)]
     ax.figure.colorbar(tiles, ax=ax, label=label, extend=beyond)

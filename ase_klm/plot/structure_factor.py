@@ -116,11 +116,13 @@ def _points(ax: Any, zone: Array, halo: Any) -> None:
     middle = (corner + others[np.argmax(others[:, 1])]) / 2
     names = ("K", "M") if len(zone) == 6 else ("M", "X")
     for name, place, shift in (("Γ", np.zeros(2), 0.0), (names[0], corner, 0.09), (names[1], middle, 0.11)):
-        if shift:  # at Γ, it would hide the magnetisation
+        if shift:
             ax.plot(*place, "o", color="white", ms=3, mec="0.25", mew=0.6)
+        else:  # a ring, in which the intensity of the magnetisation is seen
+            ax.plot(*place, "o", mfc="none", ms=9, mec="white", mew=0.9, path_effects=halo)
         ax.annotate(
             name,
-            place * (1 + shift) + (0.0 if shift else 0.07 * radii[0]),
+            place * (1 + shift) + (0.0 if shift else 0.1 * radii[0]),
             color="white",
             ha="center",
             va="center",

@@ -16,7 +16,7 @@ MOST_ARROWS = 800
 """With more sites than this, arrows would be too small to see."""
 
 
-def texture(atoms: Atoms, ax: Any = None) -> Any:
+def texture(atoms: Atoms, ax: Any = None, wheel: bool = True) -> Any:
     """Directions of the moments, one Wigner-Seitz cell a magnetic site, with arrows where there are few sites.
 
     Non-magnetic atoms are small grey discs. x and y of the spins are those of the layer's plane; for a layer in the xy
@@ -28,6 +28,8 @@ def texture(atoms: Atoms, ax: Any = None) -> Any:
         Magnetic atoms in one plane; a chain or a crystal is refused, pick a layer of it.
     ax : matplotlib.axes.Axes, optional
         Default: a new figure.
+    wheel : bool
+        Whether to draw the wheel that explains the colours; one is enough for several panels.
 
     Returns
     -------
@@ -61,7 +63,8 @@ def texture(atoms: Atoms, ax: Any = None) -> Any:
     ax.set_xlabel(f"${names[0]}$ (Å)")
     ax.set_ylabel(f"${names[1]}$ (Å)")
     ax.spines[["top", "right"]].set_visible(False)
-    colour_wheel(ax, _free_corner(ax, polygons), names)
+    if wheel:
+        colour_wheel(ax, _free_corner(ax, polygons), names)
     return ax
 
 

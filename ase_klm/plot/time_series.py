@@ -34,13 +34,13 @@ def time_series(source: Any, ax: Any = None) -> Any:
     frames = read_frames(source)
     times, label = _times(frames)
     quantities: list[tuple[str, Array]] = []
-    energies = np.array([_energy(atoms) for atoms in frames])
+    energies = np.array([stored_energy(atoms) for atoms in frames])
     if np.isfinite(energies).any():
         quantities.append(("$E/N$ (eV)", energies))
     quantities.append(("$M$ (μ$_\\mathrm{B}$)", np.array([analysis.magnetisation(atoms) for atoms in frames])))
-    charges = _charges(frames)
-    if charges is not None:
-        quantities.append(("$Q$", charges))
+    charge = charges(frames)
+    if charge is not None:
+        quantities.append(("$Q$", charge))
     panels = _panels(ax, len(quantities))
     for panel, (name, values) in zip(panels, quantities, strict=True):
         if values.ndim == 2:
@@ -75,13 +75,14 @@ def _times(frames: list[Atoms]) -> tuple[Array, str]:
     return np.arange(len(frames), dtype=float), "frame"
 
 
-def _energy(atoms: Atoms) -> float:
+def stored_energy(atoms: Atoms) -> float:
     """Energy an atom, eV; NaN where it is not stored. Nothing is calculated."""
     energy = atoms.info.get("energy") if atoms.calc is None else atoms.calc.results.get("energy")
     return float("nan") if energy is None else float(energy) / len(atoms)
 
 
-def _charges(frames: list[Atoms]) -> Array | None:
+def charges(frames: list[Atoms]) -> Array | None:
+    """Topological charge of each frame of one lattice, shape (n,); None where it has no meaning."""
     try:
         triangles = analysis.triangulate(frames[0])
     except KLMError:

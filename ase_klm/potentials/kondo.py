@@ -33,6 +33,8 @@ from ase_klm.validate import LARGEST, checked_array, checked_number, checked_rep
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
 DTYPES = {"float64": torch.complex128, "float32": torch.complex64}
 SOLVERS = ("auto", "all", "occupied")
+AT_ONCE = 1_000_000
+"""Complex numbers in the eigenvectors that are made at once."""
 
 LONG = 600
 """Seconds of one diagonalisation that a user should know of before."""
@@ -317,14 +319,20 @@ class BoundKondo(BoundPotential):
 
     def _correlations(self, system: Eigensystem, filled: FilledLevels, with_bonds: bool) -> tuple[Tensor, Tensor]:
         """<σ_i>, shape (batch, N, 3), and bond orders, shape (batch, n_bonds), of each matrix of the batch."""
-        occupations = filled.occupations.flatten(0, -2)
+        occupations, counts = filled.occupations.flatten(0, -2), filled.n_occupied.flatten().tolist()
         sigma, order = [], []
-        for index, count in enumerate(filled.n_occupied.flatten().tolist()):
-            states, f = system.lowest_states(index, count), occupations[index, :count]
+        at_once = max(1, AT_ONCE // occupations.shape[-1] ** 2)
+        for start in range(0, len(counts), at_once):
+            block = slice(start, start + at_once)
+            states = system.lowest_states(block, counts[block])
+            f = occupations[block, : states.shape[-1]]
             sigma.append(spin_density(states, f))
             if with_bonds:
-                order.append(self.lattice.bond_order(states, f, index % len(self.kpoints)))
-        return torch.stack(sigma).double(), torch.stack(order).double() if with_bonds else torch.empty(0)
+                order += [
+                    self.lattice.bond_order(*one, index % len(self.kpoints))
+                    for index, one in enumerate(zip(states, f, strict=True), start)
+                ]
+        return torch.cat(sigma).double(), torch.stack(order).double() if with_bonds else torch.empty(0)
 
     def levels(self, kpoints: np.ndarray, moments: Tensor, positions: Tensor, cell: Tensor) -> np.ndarray:
         """Energies (eV) at fractional k-points, shape (N_k, 2N)."""

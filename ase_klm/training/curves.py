@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ase_klm.errors import KLMError
 from ase_klm.files import written_atomically
 from ase_klm.training.atomic_loss import AtomicMeasures
@@ -83,12 +85,34 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Any:
         ax.set_xscale("log")
         if ax.lines:
             ax.set_yscale("log")
+            few_log_ticks(ax.yaxis)
+        few_log_ticks(ax.xaxis)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in below:
         if ax.lines:
             ax.legend(frameon=False)
     figure.align_ylabels([above, *below])
     return figure
+
+
+def few_log_ticks(axis: Any) -> None:
+    """Labels of a logarithmic axis that do not touch, two to seven wherever the data lie, in plain numbers."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    low, high = axis.get_view_interval()
+    powers = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for leading in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
+        every = 10.0 ** powers[:: max(1, len(powers) // 7)]
+        ticks = np.outer(every, leading).ravel()
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if 2 <= len(ticks) <= 7:
+            axis.set_major_locator(FixedLocator(ticks.tolist()))
+            break
+        if len(ticks) < 2:  # less than an octave or two
+            axis.set_major_locator(MaxNLocator(4))
+            break
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save_picture(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
