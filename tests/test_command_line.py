@@ -458,19 +458,13 @@ def test_completion_shows_rooms_and_nothing_imported():
     assert missing.value.obj is ase_klm
 
 
-def _with_a_bar(number):
-    from tqdm import tqdm
-
-    with Path(os.devnull).open("w") as nowhere:
-        return sum(tqdm(range(number), disable=False, file=nowhere))
-
-
 def test_processes_leave_no_semaphores(tmp_path):
+    """A bar of tqdm makes one in a process, which is killed in the end; Python would tell of it after the results."""
     script = tmp_path / "bars.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom ase_klm import processes\n"
-        "import test_command_line as here\n"
-        "if __name__ == '__main__':\n    print(sorted(processes.carried_out(here._with_a_bar, [3, 4], 2)))\n"
+        "import os\nfrom tqdm import tqdm\nfrom ase_klm import processes\n"
+        "def work(number):\n    return sum(tqdm(range(number), disable=False, file=open(os.devnull, 'w')))\n"
+        "if __name__ == '__main__':\n    print(sorted(processes.carried_out(work, [3, 4], 2)))\n"
     )
     with Path(tmp_path, "err").open("w") as err:  # the tracker of resources outlives the command
         done = subprocess.run([sys.executable, str(script)], check=True, stdout=subprocess.PIPE, stderr=err)
