@@ -25,7 +25,7 @@ from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_ar
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
 from ase_klm.potentials.functions_of_distance import DistanceFunction
-from ase_klm.supercells import Repetitions, cell_of_sites, repeated_bonds, repetitions_of, tiled
+from ase_klm.supercells import Repetitions, cell_of_sites, crossings, followed, repeated_bonds, repetitions_of, tiled
 from ase_klm.validate import checked_array, checked_atoms, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
@@ -132,6 +132,10 @@ class Exchange(Potential):
             repetitions = checked_repetitions(self.lattice, atoms)
             listed_i, listed_j, listed_cells = repeated_bonds(listed_i, listed_j, listed_cells, len(home), repetitions)
             listed = tiled(listed, 0, repetitions)
+            if self.lattice is not None:
+                crossed = crossings(self.lattice.repeat(repetitions), atoms)
+                assert crossed is not None
+                listed_cells = listed_cells + crossed[listed_i] - crossed[listed_j]
             i, j = np.concatenate([i, listed_i]), np.concatenate([j, listed_j])
             cells, matrices = np.concatenate([cells, listed_cells]), np.concatenate([matrices, listed])
         bare = np.flatnonzero(~magnetic & np.isin(np.arange(len(atoms)), np.concatenate([i, j])))
@@ -261,8 +265,15 @@ def checked_repetitions(lattice: Atoms | None, atoms: Atoms) -> Repetitions:
 
 
 def undistorted(atoms: Atoms, lattice: Atoms | None) -> Atoms:
-    """The repeated lattice that a structure is a distortion of; the structure itself where no lattice is given."""
-    return atoms if lattice is None else lattice.repeat(checked_repetitions(lattice, atoms))
+    """The repeated lattice that a structure is a distortion of, each atom in the image in which it stands there.
+
+    The structure itself where no lattice is given.
+    """
+    if lattice is None:
+        return atoms
+    found = followed(lattice.repeat(checked_repetitions(lattice, atoms)), atoms)
+    assert found is not None
+    return found
 
 
 def _warn_of_unbonded_cells(named: np.ndarray, atoms: Atoms) -> None:
