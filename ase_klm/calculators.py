@@ -542,8 +542,9 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
         raise KLMError(
             f"{shown(values)[:80]} are no parameters of a calculator of this package",
             'these are written as {"class": its name, and its parameters}',
-            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
-            "made by these",
+            "give read(...).calc.parameters of a .traj file, or calculator_parameters of a row of a database, .json or "
+            ".db, that one of them wrote; of ASE's sums, and of calculators of other packages, files keep nothing: "
+            "SpinCalculator(potential + ...) is a sum that is kept",
         )
     name = str(values["class"])
     if name == "SpinCalculator":

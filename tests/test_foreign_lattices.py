@@ -268,6 +268,17 @@ def test_hidden_magnetic_forces_are_refused(tool, calculator):
         tool(atoms)
 
 
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
+def test_weights_that_hide_magnetic_forces_are_named(tool):
+    """ASE's mixer offers only what all its parts have: the error names the part that lacks them."""
+    atoms = nickel(size=1)
+    atoms.calc = LinearCombinationCalculator([exchange(), EMT()], [0.5, 2.0])
+    with pytest.raises(KLMError, match=r"ExchangeCalculator has them and EMT has not(.|\n)*SumCalculator\(\["):
+        tool(atoms)
+    atoms.calc = SumCalculator([exchange(), LinearCombinationCalculator([EMT()], [2.0])])  # what it says to do
+    tool(atoms)
+
+
 def test_what_a_user_states():
     atoms = nickel(seed=1, size=1)
     total = Exchange({1: -0.02}, lattice=nickel(size=1)) + Foreign(Density(), magnetic=False)

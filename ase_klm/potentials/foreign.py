@@ -268,6 +268,7 @@ def potential_of(atoms: Structures) -> Potential:
             "attach one first, for instance atoms.calc = KondoEDCalculator(...)",
         )
     found = as_potential(atoms.calc)
+    _check_weights(atoms.calc)
     if all(isinstance(term, Foreign) and not term.turns_spins for term in terms_of(found)):
         raise _without_magnetic_forces(
             type(atoms.calc).__name__,
@@ -275,6 +276,22 @@ def potential_of(atoms: Structures) -> Potential:
             "add the energy of the spins: atoms.calc = SumCalculator([ExchangeCalculator(...), calc])",
         )
     return found
+
+
+def _check_weights(calculator: Any) -> None:
+    """Refuse a combination with weights of which only some parts have magnetic forces: ASE leaves them out then."""
+    if not isinstance(calculator, LinearCombinationCalculator):
+        return
+    offered = {type(part).__name__: getattr(part, "implemented_properties", ()) for part in calculator.mixer.calcs}
+    have = [name for name, properties in offered.items() if "magnetic_forces" in properties]
+    lack = [name for name in offered if name not in have]
+    if have and lack and not _is_sum(calculator):
+        raise _without_magnetic_forces(
+            type(calculator).__name__,
+            f"of its parts {have[0]} has them and {lack[0]} has not, and ASE mixes only what all have",
+            f"take a sum, with the weights inside: SumCalculator([{have[0]}(...), "
+            f"LinearCombinationCalculator([{lack[0]}(...)], [weight])])",
+        )
 
 
 def reference_of(atoms: Atoms) -> Atoms:
