@@ -208,3 +208,27 @@ def test_neutrons_see_the_places_of_wrapped_atoms():
             found.append(np.trace(mode_intensities(magnons, q).tensor, axis1=-2, axis2=-1).real)
         assert np.allclose(found[-1], found[-2], atol=1e-10)
     assert not np.allclose(found[0][0], found[0][1], rtol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 1)])
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        {"bonds": [(0, 1, cell, -4e-3) for cell in ((0, 0, 0), (-1, 0, 0), (0, -1, 0))]},
+        {"shells": {1: -4e-3, 2: potentials.Exponential(-1e-3, r0=6.87, decay=0.5)}},
+    ],
+    ids=["listed", "shells"],
+)
+def test_supercells_of_wrapped_repetitions(exchange, size):
+    """`Magnons` by differences repeats a structure that itself repeats the lattice, in other images."""
+    cell = lattices.honeycomb(a=6.87, symbol="Cr")
+    textures.uniform(cell, (0, 0, 1), length=3.0)
+    onsite = np.array([np.diag([0, 0, -1e-4]), np.diag([0, 0, -3e-4])])
+    atoms = cell.repeat(size)
+    atoms.positions[1] += atoms.cell[0] - 2 * atoms.cell[1]
+    calculator = ExchangeCalculator(**exchange, onsite=onsite, lattice=cell)
+    q = [(0.25, 0.5, 0), (0, 0, 0)]
+    exact = Magnons(atoms, calculator, method="exact").frequencies(q)
+    found = Magnons(atoms, calculator, method="differences", supercell=(4, 4, 1)).frequencies(q)
+    assert np.allclose(found, exact, rtol=0, atol=1e-7)
+    assert np.ptp(exact) > 1e-3
