@@ -177,7 +177,7 @@ def thermal_hall_conductivity(
     thermal = _temperature(temperature_K, kT)
     try:
         found = berry_curvature(magnons, mesh, shift=shift)
-    except _BandsTouch as touching:
+    except _TouchingBandsError as touching:
         raise KLMError(
             touching.what,
             touching.why,
@@ -274,7 +274,7 @@ def _checked_groups(bands: Sequence[int | Sequence[int]] | None, n_modes: int) -
     return groups
 
 
-class _BandsTouch(KLMError):
+class _TouchingBandsError(KLMError):
     """Bands have no curvature of their own."""
 
 
@@ -289,7 +289,7 @@ def _check_gaps(energies: Array, q: Array, groups: Groups) -> None:
     where = int(gaps[:, met[0]].argmin())
     apart = np.split(np.arange(energies.shape[1]), np.flatnonzero(~touching) + 1)
     proposed = ", ".join(f"({', '.join(map(str, g))})" if len(g) > 1 else str(g[0]) for g in apart)
-    raise _BandsTouch(
+    raise _TouchingBandsError(
         f"bands {met[0]} and {met[0] + 1} touch, so that neither has a Chern number of its own",
         f"their distance is {gaps[where, met[0]]:.2g} eV at q = {q[where].round(6).tolist()}",
         f"take them together: bands=[{proposed}]",
