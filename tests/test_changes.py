@@ -110,6 +110,35 @@ def test_an_atom_that_gets_or_loses_its_moment_counts_from_then_on(make, integra
     assert moved > 1e-3 if second.any() else moved == 0
 
 
+@pytest.mark.parametrize("make", [LLGDynamics, SpinLatticeDynamics])
+@pytest.mark.parametrize("first", [(0, 0, 0), (2.0, 0, 0)])
+@pytest.mark.parametrize("killed", [7, 10, 14])
+def test_a_run_in_which_an_atom_gets_or_loses_its_moment_continues_to_the_same_bits(make, first, killed, tmp_path):
+    second = (0, 0, 0) if any(first) else (1.2, 0, 1.6)
+    bath = {"temperature_K": 50} if make is LLGDynamics else {"spin_temperature_K": 50}
+
+    def script(file, until=20):
+        atoms = lattices.square((4, 4), a=2.5)
+        textures.random(atoms, length=2.0, seed=1)
+        change(atoms, first)
+        atoms.calc = ExchangeCalculator({1: -0.01}, lattice=lattices.square(a=2.5))
+        run = make(atoms, 0.05, damping=0.2, seed=1, restart=tmp_path / file, restart_interval=5, **bath)
+        run.run(min(10, until))
+        if until > 10:
+            change(atoms, second)
+            atoms.calc.set(field=(0, 0, 0.01))
+            run.run(until - 10)
+        return get_moments(atoms)
+
+    def change(atoms, moment):
+        moments = get_moments(atoms)
+        moments[5] = moment
+        set_moments(atoms, moments)
+
+    script("killed", killed)
+    np.testing.assert_array_equal(script("killed"), script("whole"))
+
+
 @pytest.mark.parametrize("how", ["set", "parameters", "component"])
 def test_dynamics_sees_changes_of_parameters_in_irun(how):
     """A free spin along x, whose field is switched on later, begins to precess."""

@@ -73,6 +73,7 @@ class Run(ABC):
         self._started = False
         self._behind = 0
         self._resumed: restart_files.RestartState | None = None
+        self._recognised = False
         self._timestep_is_doubtful = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -195,6 +196,10 @@ class Run(ABC):
         if passed_over:
             self._state.show()
         if remaining == 0 and passed_over:
+            if self._behind == 0 and self._resumed is not None:  # before the script changes what comes next
+                self._synchronise()
+                self._check_energy(self._resumed)
+                self._recognised = True
             yield self.nsteps
             return
         self._synchronise()
@@ -216,11 +221,11 @@ class Run(ABC):
 
     def _start(self) -> None:
         """Before the first step: check what is continued, open files, report step 0."""
-        if self._resumed is not None:
-            self._check_energy(self._resumed)
-            self._resumed = None
-        else:
+        if self._resumed is None:
             self._check_timestep()
+        elif not self._recognised:
+            self._check_energy(self._resumed)
+        self._resumed = None
         self._started = True
         self._outputs.open(self.nsteps or None)
         if self.nsteps == 0:

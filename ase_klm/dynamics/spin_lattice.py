@@ -241,8 +241,12 @@ class SpinLatticeDynamics(Run):
         self.nsteps += 1
 
     def _synchronise(self) -> None:
-        if self._state.synchronise():  # an atom may have got a moment, or lost it
-            self._equations = replace(self._equations, turning=self._turning_now)
+        if self._state.synchronise():
+            self._take_sites()
+
+    def _take_sites(self) -> None:
+        """See which atoms have a moment now: one may have got it, or lost it."""
+        self._equations = replace(self._equations, turning=self._turning_now)
 
     @property
     def _turning_now(self) -> Tensor:
@@ -314,6 +318,7 @@ class SpinLatticeDynamics(Run):
         state.place(tensor(found.positions))
         state.velocities = tensor(found.velocities)
         state.refresh()
+        self._take_sites()
 
 
 def _chosen(name: Any, state: CoupledState) -> CoupledIntegrator:
