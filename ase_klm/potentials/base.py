@@ -146,7 +146,7 @@ class BoundPotential:
         Device of all tensors, which are float64.
     """
 
-    turns_spins: ClassVar[bool] = True
+    turns_spins: bool = True
     """Whether the energy depends on directions of moments; else the magnetic forces are along them or zero."""
 
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:

@@ -32,6 +32,7 @@ from ase_klm.files import writing
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.base import terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of
+from ase_klm.potentials.scaled import unscaled
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
 from ase_klm.runs.state import check_size
 from ase_klm.validate import Array, checked_number
@@ -329,7 +330,7 @@ class SpinLatticeFilter(Filter):
     def _check_results(self) -> None:
         """Evaluate the calculator once, where it stands; what it lacks is said before anything is changed."""
         for term in terms_of(potential_of(self.atoms)):  # refuses what has no magnetic forces,
-            if isinstance(term, Foreign):
+            if isinstance(unscaled(term), Foreign):
                 term.bind(self.atoms)  # and what hides them
         for what, ask, remedy in (
             ("forces", self.atoms.get_forces, "take another calculator, or relax the spins alone by SpinMinimizer"),
