@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ExchangeCalculator,
         KondoEDCalculator,
         MagNetCalculator,
+        NetworkCalculator,
         SpinCalculator,
     )
     from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics, suggest_timestep
@@ -35,6 +36,7 @@ __all__ = [
     "LLGDynamics",
     "MagNetCalculator",
     "Magnons",
+    "NetworkCalculator",
     "SpinCalculator",
     "SpinLatticeDynamics",
     "SpinLatticeFilter",
@@ -59,6 +61,7 @@ _ROOM = {
     "ExchangeCalculator": "calculators",
     "KondoEDCalculator": "calculators",
     "MagNetCalculator": "calculators",
+    "NetworkCalculator": "calculators",
     "SpinCalculator": "calculators",
     "LLGDynamics": "dynamics",
     "SpinLatticeDynamics": "dynamics",

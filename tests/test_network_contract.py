@@ -17,6 +17,8 @@ from ase_klm import (
     KLMError,
     KondoEDCalculator,
     MagNetCalculator,
+    NetworkCalculator,
+    calculators,
     get_magnetic_forces,
     lattices,
     models,
@@ -275,3 +277,32 @@ def test_a_network_that_gives_magnetic_forces_alone(tmp_path):
         model.energies(None, torch.zeros(1, 3))
     with pytest.raises(KLMError, match="not a network"):
         ECNNCalculator(model)
+
+
+# --- one calculator
+
+
+def test_one_calculator_serves_all_networks():
+    square, film = lattices.square((4, 4)), lattices.cri3_monolayer((1, 1))
+    textures.random(square, seed=1)
+    textures.uniform(film, (0, 0, 3.0))
+    for atoms, kind, name in ((square, ECNNCalculator, "kondo-square"), (film, MagNetCalculator, "cri3-model")):
+        found = []
+        for calculator in (NetworkCalculator, kind):
+            atoms.calc = calculator(name, field=(0, 0, 0.01), dtype="float64")
+            found.append((atoms.get_potential_energy(), get_magnetic_forces(atoms)))
+        assert found[0][0] == found[1][0]
+        assert np.array_equal(found[0][1], found[1][1])
+    square.calc = NetworkCalculator("kondo-square", filling=0.47)
+    assert calculators.from_dict(square.calc.todict()).parameters["filling"] == 0.47
+    expected = ECNNCalculator("kondo-square", filling=0.47).get_potential_energy(square)
+    assert square.get_potential_energy() == expected
+    for calculator, name, message in (
+        (ECNNCalculator, "cri3-model", "not a network of spins"),
+        (MagNetCalculator, "kondo-square", "not a network of atoms"),
+    ):
+        with pytest.raises(KLMError, match=message):
+            calculator(name)
+    for name in ("cri3-model", "kondo-square-ecnn"):
+        with pytest.raises(KLMError, match="does not know filling"):
+            NetworkCalculator(name, filling=0.4)
