@@ -31,7 +31,7 @@ from ase_klm.potentials.parameters import call, defaults_of, shown
 from ase_klm.potentials.serialisation import called, known_class, read, written
 from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
-from ase_klm.supercells import same_lattice
+from ase_klm.supercells import followed
 from ase_klm.validate import Array, checked_number
 
 
@@ -43,8 +43,8 @@ class SpinCalculator(Calculator):
     all from one evaluation, as float64 NumPy arrays.
 
     The bonds of a potential belong to the structure that was seen first, so let that be the undistorted lattice. They
-    are kept while atoms move by less than half a bond and the cell is strained by less than a fifth, and found anew for
-    a structure beyond that, or after `forget_bonds`.
+    are kept while atoms leave their places by less than half a bond and the cell is strained by less than a fifth, and
+    found anew for a structure beyond that, or after `forget_bonds`. Atoms may be wrapped, and move as a whole.
 
     Parameters
     ----------
@@ -84,11 +84,11 @@ class SpinCalculator(Calculator):
     def reference(self, atoms: Atoms) -> Atoms:
         """The structure on which the bonds of these atoms are found, with the present moments.
 
-        It is the structure that was seen first, as long as no atom has moved by half a bond nor the cell been strained
-        by a fifth since.
+        It is the structure that was seen first, as long as no atom has left its place by half a bond nor the cell been
+        strained by a fifth since. Its atoms are in the same periodic images as these, which may have been wrapped.
         """
-        if self._bonded is None or not same_lattice(self._bonded, atoms):
-            self._bonded, self._bound = atoms.copy(), None
+        self._follow(atoms)
+        assert self._bonded is not None
         reference = self._bonded.copy()
         set_moments(reference, get_moments(atoms))
         if self._doubted is not self._bonded:
@@ -96,14 +96,18 @@ class SpinCalculator(Calculator):
             tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self.told)
         return reference
 
+    def _follow(self, atoms: Atoms) -> None:
+        """Make the bonded structure one for these atoms: as it is, with atoms in other images, or anew."""
+        found = None if self._bonded is None else followed(self._bonded, atoms)
+        if found is not None and self._doubted is self._bonded:
+            self._doubted = found
+        if found is None or found is not self._bonded:
+            self._bonded, self._bound = atoms.copy() if found is None else found, None
+
     def bound(self, atoms: Atoms) -> BoundPotential:
         """The potential bound to the lattice of these atoms, kept from call to call."""
-        if (
-            self._bound is None
-            or self._bonded is None
-            or not same_lattice(self._bonded, atoms)
-            or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms))
-        ):
+        self._follow(atoms)
+        if self._bound is None or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms)):
             self._bound = self.potential.bind(self.reference(atoms), self.device)
         return self._bound
 
@@ -572,8 +576,9 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
         raise KLMError(
             f"{shown(values)[:80]} are no parameters of a calculator of this package",
             'these are written as {"class": its name, and its parameters}',
-            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
-            "made by these",
+            "give read(...).calc.parameters of a .traj file, or calculator_parameters of a row of a database, .json or "
+            ".db, that one of them wrote; of ASE's sums, and of calculators of other packages, files keep nothing: "
+            "SpinCalculator(potential + ...) is a sum that is kept",
         )
     name = str(values["class"])
     if name == "SpinCalculator":

@@ -257,7 +257,8 @@ def _warn_of_split_shells(lengths: NDArray[np.float64]) -> None:
             f"neighbour shells {close[0] + 1} and {close[0] + 2} lie at {lengths[close[0]]:.4f} and"
             f" {lengths[close[0] + 1]:.4f} Å",
             "so close together they look like one shell of a lattice whose atoms are displaced",
-            "let the calculator see the undistorted lattice first; it keeps those bonds while atoms move",
+            "let the calculator see the undistorted lattice first, or name it: ExchangeCalculator(..., lattice=cell); "
+            "those bonds are kept while atoms move",
         )
 
 

@@ -20,14 +20,38 @@ LARGEST_STRAIN = 0.2
 
 def same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
     """Whether the bonds found on one structure still belong to the other."""
+    return crossings(bonded, atoms) is not None
+
+
+def followed(bonded: Atoms, atoms: Atoms) -> Atoms | None:
+    """The structure on which bonds were found, its atoms in those periodic images in which they now stand.
+
+    The cell R of a bond counts from where its atoms stand, so that it changes when an atom is wrapped. Returns
+    `bonded` itself where none was, and None where its bonds do not belong to these atoms.
+    """
+    crossed = crossings(bonded, atoms)
+    if crossed is None or not crossed.any():
+        return None if crossed is None else bonded
+    moved: Atoms = bonded.copy()
+    moved.positions += crossed @ with_complete_cell(bonded).cell.array
+    return moved
+
+
+def crossings(bonded: Atoms, atoms: Atoms) -> NDArray[np.int64] | None:
+    """By how many cells each atom stands further than on the bonded structure, shape (N, 3).
+
+    Where the crystal has moved as a whole, it counts from there. None where the bonds do not belong to these atoms:
+    one has left its place by half a bond, or the cell is strained by a fifth.
+    """
     if (
         len(bonded) != len(atoms)
         or not np.array_equal(bonded.numbers, atoms.numbers)
         or not np.array_equal(bonded.pbc, atoms.pbc)
     ):
-        return False
+        return None
+    cells = np.zeros((len(atoms), 3), dtype=np.int64)
     if np.array_equal(bonded.positions, atoms.positions) and np.array_equal(bonded.cell.array, atoms.cell.array):
-        return True
+        return cells
     if bonded.cell.rank < 3 or atoms.cell.rank < 3:
         strained = not np.allclose(bonded.cell.array, atoms.cell.array)
         moved = atoms.positions - bonded.positions
@@ -36,11 +60,21 @@ def same_lattice(bonded: Atoms, atoms: Atoms) -> bool:
         strained = bool(np.abs(deformation - np.eye(3)).max() >= LARGEST_STRAIN)
         moved = atoms.positions - bonded.positions @ deformation
     if strained:
-        return False
+        return None
     periods = with_complete_cell(atoms).cell.array[atoms.pbc]
-    distance = np.linalg.norm(nearest_image(moved, periods), axis=1)  # atoms may have been wrapped
-    shortest = np.linalg.norm(_nearest_vector(bonded))
-    return bool(distance.max() < 0.5 * shortest)
+    largest = 0.5 * np.linalg.norm(_nearest_vector(bonded))
+    for drift in (np.zeros(3), _drift(moved, periods)):
+        away = nearest_image(moved - drift, periods)
+        if np.linalg.norm(away, axis=1).max() < largest:
+            if len(periods):
+                cells[:, atoms.pbc] = ((moved - drift - away) @ np.linalg.pinv(periods)).round()
+            return cells
+    return None
+
+
+def _drift(moved: Array, periods: Array) -> Array:
+    """The part that all displacements (N, 3) have in common, whatever the images of the atoms are, Å."""
+    return np.asarray(moved[0] + nearest_image(moved - moved[0], periods).mean(axis=0))
 
 
 def _nearest_vector(atoms: Atoms) -> Array:

@@ -25,7 +25,7 @@ from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plausibility import Doubt
 from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
-from ase_klm.supercells import Repetitions, tiled
+from ase_klm.supercells import Repetitions, crossings, tiled
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
@@ -146,7 +146,7 @@ class BoundPotential:
         Device of all tensors, which are float64.
     """
 
-    turns_spins: ClassVar[bool] = True
+    turns_spins: bool = True
     """Whether the energy depends on directions of moments; else the magnetic forces are along them or zero."""
 
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:
@@ -315,9 +315,17 @@ class Sum(Potential):
 
 
 def bound_at(potential: "Potential", reference: Structures, atoms: Structures, device: str = "cpu") -> BoundPotential:
-    """A potential whose bonds are those of a reference structure, at the positions and in the cell of another."""
+    """A potential whose bonds are those of a reference structure, at the positions and in the cell of another.
+
+    Replicas share the bonds of the first reference: atoms that stand in other periodic images are taken from there.
+    """
     bound, present = potential.bind(reference, device), BoundPotential(atoms, device)
-    bound.move_to(present.positions, present.cell)
+    positions = present.positions
+    if not isinstance(reference, Atoms) and not isinstance(atoms, Atoms):
+        crossed = [crossings(reference[0], replica) for replica in atoms]
+        cells = np.stack([np.zeros((present.n_atoms, 3)) if found is None else found for found in crossed])
+        positions = positions - present.tensor(cells.astype(float)) @ present.cell
+    bound.move_to(positions, present.cell)
     return bound
 
 

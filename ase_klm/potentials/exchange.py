@@ -25,7 +25,7 @@ from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_ar
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
 from ase_klm.potentials.functions_of_distance import DistanceFunction
-from ase_klm.supercells import Repetitions, cell_of_sites, repeated_bonds, repetitions_of, tiled
+from ase_klm.supercells import Repetitions, cell_of_sites, crossings, followed, repeated_bonds, repetitions_of, tiled
 from ase_klm.validate import checked_array, checked_atoms, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
@@ -111,7 +111,12 @@ class Exchange(Potential):
         return BoundExchange(self, atoms, device)
 
     def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Exchange":
-        return self if self.lattice is not None else replace(self, lattice=atoms)
+        if self.lattice is None:
+            return replace(self, lattice=atoms)
+        onsite, fields = self.site_terms(atoms)
+        bonds = tuple(zip(*self._listed(atoms), strict=True)) if self.bonds else self.bonds
+        lattice = undistorted(atoms, self.lattice)  # in the order and the images of these atoms
+        return replace(self, bonds=bonds, onsite=onsite, site_fields=fields, lattice=lattice)
 
     def explicit_bonds(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All bonds of a structure: i, j (n,), cells R (n, 3), and M (n, 3, 3) in eV."""
@@ -124,14 +129,7 @@ class Exchange(Potential):
             i, j, cells = found.i, found.j, found.cells
             matrices = _shell_matrices(shells, found)
         if self.bonds:
-            listed_i, listed_j, listed_cells, listed = (np.array(column) for column in zip(*self.bonds, strict=True))
-            home = atoms if self.lattice is None else self.lattice
-            _check_ends(listed_i, listed_j, listed_cells, home)
-            if self.lattice is None:
-                _warn_of_unbonded_cells(np.unique([listed_i, listed_j]), atoms)
-            repetitions = checked_repetitions(self.lattice, atoms)
-            listed_i, listed_j, listed_cells = repeated_bonds(listed_i, listed_j, listed_cells, len(home), repetitions)
-            listed = tiled(listed, 0, repetitions)
+            listed_i, listed_j, listed_cells, listed = self._listed(atoms)
             i, j = np.concatenate([i, listed_i]), np.concatenate([j, listed_j])
             cells, matrices = np.concatenate([cells, listed_cells]), np.concatenate([matrices, listed])
         bare = np.flatnonzero(~magnetic & np.isin(np.arange(len(atoms)), np.concatenate([i, j])))
@@ -142,6 +140,20 @@ class Exchange(Potential):
                 "set its moment with set_moments or a texture, or leave it out of the bonds",
             )
         return i, j, cells, matrices
+
+    def _listed(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The listed bonds in all cells of a structure, as `explicit_bonds` gives them."""
+        i, j, cells, matrices = (np.array(column) for column in zip(*self.bonds or (), strict=True))
+        home = atoms if self.lattice is None else self.lattice
+        _check_ends(i, j, cells, home)
+        repetitions = checked_repetitions(self.lattice, atoms)
+        if self.lattice is None:
+            _warn_of_unbonded_cells(np.unique([i, j]), atoms)
+            return i, j, cells, matrices
+        i, j, cells = repeated_bonds(i, j, cells, len(home), repetitions)
+        crossed = crossings(self.lattice.repeat(repetitions), atoms)
+        assert crossed is not None
+        return i, j, cells + crossed[i] - crossed[j], tiled(matrices, 0, repetitions)
 
     def site_terms(self, atoms: Atoms) -> tuple[np.ndarray | None, np.ndarray | None]:
         """A, shape (N, 3, 3), and f, broadcast against moments, of a structure, in eV; None without."""
@@ -261,8 +273,15 @@ def checked_repetitions(lattice: Atoms | None, atoms: Atoms) -> Repetitions:
 
 
 def undistorted(atoms: Atoms, lattice: Atoms | None) -> Atoms:
-    """The repeated lattice that a structure is a distortion of; the structure itself where no lattice is given."""
-    return atoms if lattice is None else lattice.repeat(checked_repetitions(lattice, atoms))
+    """The repeated lattice that a structure is a distortion of, each atom in the image in which it stands there.
+
+    The structure itself where no lattice is given.
+    """
+    if lattice is None:
+        return atoms
+    found = followed(lattice.repeat(checked_repetitions(lattice, atoms)), atoms)
+    assert found is not None
+    return found
 
 
 def _warn_of_unbonded_cells(named: np.ndarray, atoms: Atoms) -> None:

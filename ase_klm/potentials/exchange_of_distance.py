@@ -5,7 +5,7 @@ the coupled dynamics of spins and atoms need: J. Tranchida et al., J. Comput. Ph
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from ase_klm.potentials.bond_terms import BondTerm, Others
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.exchange import check_magnetic, checked_lattice, undistorted
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
+from ase_klm.supercells import Repetitions
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
@@ -88,6 +89,9 @@ class ExchangeOfDistance(Potential):
                     yield from doubts_about("exchange", term(r).detach(), f"exchange at {float(r):.3g} Å")
         if self.cutoff is not None:
             yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "ExchangeOfDistance":
+        return self if self.lattice is None else replace(self, lattice=undistorted(atoms, self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]

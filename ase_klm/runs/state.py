@@ -12,6 +12,7 @@ from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, bound_at, terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
+from ase_klm.potentials.scaled import Scaled, unscaled
 from ase_klm.validate import Array
 from ase_klm.vectors import norm
 
@@ -144,11 +145,19 @@ def place_of(atoms: Atoms) -> tuple[Array, ...]:
 
 def _hamiltonian(atoms: Atoms) -> list[Any]:
     """What the energy consists of; replaced, not changed, when a parameter of a calculator changes."""
-    return [term.calculator if isinstance(term, Foreign) else term for term in terms_of(potential_of(atoms))]
+    parts: list[Any] = []
+    for term in terms_of(potential_of(atoms)):
+        own = unscaled(term)
+        parts.append(own.calculator if isinstance(own, Foreign) else own)
+        if isinstance(term, Scaled):
+            parts.append(term.factor)
+    return parts
 
 
 def _identical(first: list[Any], second: list[Any]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+    return len(first) == len(second) and all(
+        a == b if isinstance(a, float) else a is b for a, b in zip(first, second, strict=True)
+    )
 
 
 def _of_replica(evaluation: Evaluation, number: int) -> Evaluation:
