@@ -62,8 +62,7 @@ def magnet(noise=0.4, rattle=0.05, potential=EXCHANGE + CANTED, seed=1):
     """Triangular ferromagnet on springs with one non-magnetic atom, disturbed."""
     atoms = lattices.triangular((3, 3), a=3.0)
     textures.uniform(atoms, length=[2.0] * 8 + [0.0])
-    atoms.calc = Counting(potential + LatticeEnergy({1: 8.0, 2: 4.0}) + MomentLengths(2.1, 0.5))
-    atoms.get_potential_energy()  # bonds of the undisturbed lattice
+    atoms.calc = Counting(potential + LatticeEnergy({1: 8.0, 2: 4.0}) + MomentLengths(2.1, 0.5), lattice=atoms)
     rng = np.random.default_rng(seed)
     atoms.positions[:, :2] += rattle * rng.standard_normal((9, 2))  # springs in a plane are soft across it
     textures.add_noise(atoms, noise, seed=seed)

@@ -7,7 +7,7 @@ no moment.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ class Foreign(Potential):
 
     calculator: BaseCalculator
     magnetic: bool | None = None
+    uses_lattice: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         name, offered = type(self.calculator).__name__, getattr(self.calculator, "implemented_properties", ())
@@ -277,22 +278,7 @@ def potential_of(atoms: Structures) -> Potential:
     return found
 
 
-def reference_of(atoms: Atoms) -> Atoms:
-    """The structure on which the calculator of these atoms finds its bonds, with the present moments."""
-    for calculator in _parts(atoms.calc):
-        if hasattr(calculator, "reference"):
-            return calculator.reference(atoms)
-    return atoms
-
-
-def _parts(calculator: Any) -> list[Any]:
-    """The calculators of a sum, sums among them taken apart."""
-    if _is_sum(calculator):
-        return [leaf for part in calculator.mixer.calcs for leaf in _parts(part)]
-    return [calculator]
-
-
-def _is_sum(calculator: Any) -> bool:
+def is_sum(calculator: Any) -> bool:
     """Whether it is a plain sum; averages and other combinations have weights."""
     return isinstance(calculator, LinearCombinationCalculator) and all(w == 1 for w in calculator.mixer.weights)
 
@@ -302,6 +288,6 @@ def as_potential(calculator: Any) -> Potential:
     potential = getattr(calculator, "potential", None)
     if isinstance(potential, Potential):
         return potential
-    if _is_sum(calculator):
+    if is_sum(calculator):
         return Sum(tuple(as_potential(term) for term in calculator.mixer.calcs))
     return Foreign(calculator)

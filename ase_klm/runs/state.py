@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, set_moments
-from ase_klm.potentials.base import BoundPotential, Evaluation, bound_at, terms_of
-from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
+from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
+from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.validate import Array
 from ase_klm.vectors import norm
 
@@ -117,13 +117,10 @@ class SpinState:
     def _bind(self) -> None:
         self._hamiltonians = [_hamiltonian(replica) for replica in self.replicas]
         self._places = [place_of(replica) for replica in self.replicas]
-        replicas = list(self.replicas)
-        references = [reference_of(replica) for replica in replicas]
-        device = str(getattr(replicas[0].calc, "device", "cpu"))
-        potential = potential_of(replicas[0] if self.single else replicas)
-        reference, present = (references[0], replicas[0]) if self.single else (references, replicas)
-        self.bound: BoundPotential = bound_at(potential, reference, present, device)
-        self.set(BoundPotential(present, device).moments)
+        device = str(getattr(self.replicas[0].calc, "device", "cpu"))
+        present = self.replicas[0] if self.single else list(self.replicas)
+        self.bound: BoundPotential = potential_of(present).bind(present, device)
+        self.set(self.bound.moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
 
