@@ -138,7 +138,8 @@ class SpinCalculator(Calculator):
         return found if self.lattice is None else found | {"lattice": written(self.lattice)}
 
     def __repr__(self) -> str:
-        return call("SpinCalculator", {"potential": self._given, "lattice": self.lattice}, {"lattice": None})
+        lattice = "" if self.lattice is None else f", lattice={shown(self.lattice)}"
+        return f"SpinCalculator({self._given!r}{lattice})"
 
     def describe(self) -> str:
         """The terms of the potential, with their formulas and parameters, and the units, as text to print."""
