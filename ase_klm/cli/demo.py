@@ -187,7 +187,7 @@ def lowest(relaxed: dict[tuple[str, float], Relaxed], field: float) -> list[str]
 
 def table(relaxed: dict[tuple[str, float], Relaxed]) -> str:
     """What the states became, their energies, skyrmion numbers and magnetisations, as text."""
-    lines = ["", f"{'field':>7s}  {'start':11s}  {'became':11s} {'Ω/site (eV)':>12s} {'n_sk':>6s} {'m_z (μB)':>9s}"]
+    lines = ["", f"{'field':>7s}  {'start':11s}  {'became':12s} {'Ω/site (eV)':>12s} {'n_sk':>6s} {'m_z (μB)':>9s}"]
     for field in FIELDS:
         for name in STARTS:
             state = relaxed[name, field]
@@ -195,7 +195,7 @@ def table(relaxed: dict[tuple[str, float], Relaxed]) -> str:
             became = "(reference)" if name == REFERENCE else state.became
             mark = "  ← lowest" if name in lowest(relaxed, field) else ""
             lines.append(
-                f"{field:7.4f}  {name:11s}  {became:11s} {state.energy:12.6f} {state.skyrmions:6.2f} {m_z:9.3f}{mark}"
+                f"{field:7.4f}  {name:11s}  {became:12s} {state.energy:12.6f} {state.skyrmions:6.2f} {m_z:9.3f}{mark}"
             )
         lines.append("")
     for field in FIELDS:
