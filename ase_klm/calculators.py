@@ -104,11 +104,11 @@ class SpinCalculator(Calculator):
         """The potential bound to these atoms, kept while its bonds are those of the structure that is given."""
         potential = self.potential
         if self._bound is None or self._bonded is None or not self._bonded.serves(potential, atoms):
-            bonded = _Bonded.of(potential, atoms)
-            self._bound, self._bonded = potential.bind(atoms, self.device), bonded
             if self._doubted is None or not np.array_equal(self._doubted, atoms.numbers):
                 self._doubted = atoms.numbers.copy()
                 tell(chain(doubts_about_structure(atoms), doubts_of(potential, atoms)), self.told)
+            bonded = _Bonded.of(potential, atoms)
+            self._bound, self._bonded = potential.bind(atoms, self.device), bonded
         return self._bound
 
     def get_magnetic_moments(self, atoms: Atoms | None = None) -> Array:

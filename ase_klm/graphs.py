@@ -258,8 +258,8 @@ def _check_shells(atoms: Atoms, distances: NDArray[np.float64], numbers: NDArray
     """Shells of a lattice lie apart; those of displaced atoms do not.
 
     It is an error where counting is unstable, up to the highest shell and the gap beyond it: where a shell is wide,
-    or wider than the gap beside it; or where shells lie close and one of them holds few bonds of a periodic structure
-    that repeats nothing. Other close shells may be those of a crystal; they get a warning.
+    or wider than the gap beside it; or where one holds few bonds of a periodic structure that repeats nothing, and
+    shells lie close or most hold as few. Other close shells may be those of a crystal; they get a warning.
     """
     last = min(int(numbers.max(initial=0)), highest + 5)
     if highest == 0 or last == 0:
@@ -279,10 +279,11 @@ def _check_shells(atoms: Atoms, distances: NDArray[np.float64], numbers: NDArray
             raise _ambiguous(f"shells {n + 1} and {n + 2} lie at {shortest[n]:.4f} and {shortest[n + 1]:.4f} Å")
     counts = np.bincount(numbers)[1:]
     fewest = int(counts[:highest].argmin())
-    if len(close) and counts[fewest] < len(atoms) / 4 and _repeats_nothing(atoms):
+    few = counts[:last] < len(atoms) / 4
+    if few[:highest].any() and (len(close) or few.mean() > 0.5) and _repeats_nothing(atoms):
+        lengths = ", ".join(f"{length:.4f}" for length in shortest[: highest + 5])
         raise _ambiguous(
-            f"shell {fewest + 1} holds {counts[fewest]} bonds of {len(atoms)} atoms, and shells {close[0] + 1} and "
-            f"{close[0] + 2} lie at {shortest[close[0]]:.4f} and {shortest[close[0] + 1]:.4f} Å"
+            f"shell {fewest + 1} holds {counts[fewest]} bonds of {len(atoms)} atoms, and shells lie at {lengths} Å"
         )
     if len(close):
         warn(

@@ -285,7 +285,7 @@ def test_spin_lattice_dynamics_takes_its_start_as_lattice(tmp_path):
     for atoms, name, whose in ((given, "given", "the calculator's"), (own, "own", "the structure at the start")):
         with SpinLatticeDynamics(atoms, units.FS, logfile=tmp_path / name) as dynamics:
             dynamics.run(20)
-        assert f"# bonds are found on Fe{'' if name == 'given' else 9}, {whose}" in (tmp_path / name).read_text()
+        assert f"  # bonds are found on Fe{'' if name == 'given' else 9}, {whose}" in (tmp_path / name).read_text()
     np.testing.assert_allclose(own.positions, given.positions, atol=1e-12)
     np.testing.assert_allclose(get_moments(own), get_moments(given), atol=1e-12)
     energy = own.get_potential_energy()

@@ -85,8 +85,8 @@ LENGTH_STIFFNESS = 0.5
 def cri3_model() -> Potential:
     """The model: exchange, lattice, and lengths of moments. Set moments of about 3 μB on chromium, none on iodine.
 
-    Bonds are told by which atoms share neighbours, so that displaced and strained layers of any size have the same. They
-    are found anew whenever atoms move, unless the calculator has a lattice, ``SpinCalculator(..., lattice=layer)``.
+    Bonds are told by which atoms share neighbours, so that displaced and strained layers of any size have the same.
+    They are found anew when atoms move, unless the calculator has a lattice: ``SpinCalculator(..., lattice=layer)``.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase_klm.calculators import on_lattice
 from ase_klm.potentials.base import Potential, terms_of
 from ase_klm.potentials.foreign import potential_of
-from ase_klm.supercells import checked_lattice
+from ase_klm.supercells import checked_lattice, repetitions_of
 
 
 def keep_lattice(atoms: Atoms, earlier: Callable[[], list[Atoms]] = list) -> str:
@@ -30,7 +30,9 @@ def keep_lattice(atoms: Atoms, earlier: Callable[[], list[Atoms]] = list) -> str
     own = lattices_of(potential)
     taken = "the calculator's"
     if potential.counts_shells:
-        missing = [lattice for lattice in earlier() if lattice not in own]
+        missing = [
+            lattice for lattice in earlier() if lattice not in own and repetitions_of(lattice, atoms) is not None
+        ]
         if not missing:
             potential.bind(atoms)  # refuses shells that are ambiguous
         taken = "of the restart file" if missing else "the structure at the start"
