@@ -31,7 +31,7 @@ from ase_klm.potentials import kondo
 SQUARE = {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}
 
 MEASURE = """
-import json, re, sys
+import gc, json, re, sys
 import numpy as np
 from ase_klm import KondoEDCalculator, ExchangeCalculator, graphs, lattices, textures
 from ase_klm.electrons import diagonalisation, response
@@ -43,6 +43,7 @@ def status(name):
     return 1024 * int(re.search(rf"{name}:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 def peak(call):
+    gc.collect()  # when it happens by itself is chance
     open("/proc/self/clear_refs", "w").write("5")  # forget the highest use so far
     before = status("VmRSS")
     call()
