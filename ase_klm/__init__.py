@@ -6,6 +6,7 @@ torch nor for ASE.
 
 from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from ase_klm.errors import KLMError, KLMWarning
@@ -81,10 +82,12 @@ def __getattr__(name: str) -> Any:
     elif not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
         found = import_module(f"{__name__}.{name}")
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=import_module(__name__))
     globals()[name] = found  # asked for once only
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """Public names and rooms, for completion, without what this file imports for itself."""
+    rooms = (room.name for room in iter_modules(__path__))
+    return sorted({*__all__, *rooms, *(name for name in globals() if name.startswith("__"))})

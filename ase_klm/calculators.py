@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.calculators.mixing import SumCalculator
+from ase.calculators.mixing import LinearCombinationCalculator
 from ase.dft.kpoints import BandPath
 from ase.outputs import Properties, all_outputs
 from ase.spectrum.band_structure import BandStructure
@@ -27,7 +27,6 @@ from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, doubts_of, same
 from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
-from ase_klm.potentials.foreign import is_sum
 from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
@@ -570,8 +569,9 @@ def on_lattice(calculator: Any, lattice: Atoms) -> Any:
     """The calculator with its shells counted on a lattice; sums part by part, those of other packages as they are."""
     if isinstance(calculator, SpinCalculator):
         return calculator.on_lattice(lattice)
-    if is_sum(calculator):
-        return SumCalculator([on_lattice(part, lattice) for part in calculator.mixer.calcs])
+    if isinstance(calculator, LinearCombinationCalculator):
+        parts = [on_lattice(part, lattice) for part in calculator.mixer.calcs]
+        return LinearCombinationCalculator(parts, list(calculator.mixer.weights))
     return calculator
 
 
@@ -595,8 +595,9 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
         raise KLMError(
             f"{shown(values)[:80]} are no parameters of a calculator of this package",
             'these are written as {"class": its name, and its parameters}',
-            "give read(...).calc.parameters of a trajectory that one of them wrote; calculators of other packages are "
-            "made by these",
+            "give read(...).calc.parameters of a .traj file, or calculator_parameters of a row of a database, .json or "
+            ".db, that one of them wrote; of ASE's sums, and of calculators of other packages, files keep nothing: "
+            "SpinCalculator(potential + ...) is a sum that is kept",
         )
     name = str(values["class"])
     if name == "SpinCalculator":

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import RLock, Thread
 from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from ase_klm.errors import KLMError
 from ase_klm.interrupts import STOPS, deferred
@@ -99,6 +101,7 @@ def _serve(connection: Connection) -> None:
     """What a process does: tasks, one after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where signals cannot be blocked
     _end_with_parent()
+    tqdm.set_lock(RLock())  # its own is a semaphore of the system, which a killed process leaves behind
     while True:
         try:
             work, task = connection.recv()

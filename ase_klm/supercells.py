@@ -43,6 +43,15 @@ class Undistorted:
         """Bonds of these neighbour shells, with their cells on the lattice; a lattice that was given is not doubted."""
         return neighbour_shells(self.atoms, numbers, among, doubtful=self.images is None)
 
+    @property
+    def followed(self) -> Atoms:
+        """The lattice with each atom in the image in which it stands in the structure."""
+        if self.images is None:
+            return self.atoms
+        moved: Atoms = self.atoms.copy()
+        moved.positions -= self.images @ with_complete_cell(moved).cell.array
+        return moved
+
     def present(self, i: NDArray[np.int64], j: NDArray[np.int64], cells: NDArray[np.int64]) -> NDArray[np.int64]:
         """Cells of the bonds (i, j, R) in the structure, whose atoms may stand in other images than on the lattice."""
         return cells if self.images is None else cells + self.images[j] - self.images[i]
@@ -130,6 +139,14 @@ def images_on(lattice: Atoms, atoms: Atoms) -> NDArray[np.int64] | None:
     moved += found[:, atoms.pbc] @ periods
     distance = np.linalg.norm(moved - moved.mean(0), axis=1)
     return found if distance.max() < 0.5 * np.linalg.norm(_nearest_vector(lattice)) else None
+
+
+def beside(lattice: Atoms, atoms: Atoms) -> Atoms:
+    """A copy of the atoms in the images beside the sites of a lattice; as they are where it is another lattice."""
+    found, images = atoms.copy(), images_on(lattice, atoms)
+    if images is not None:
+        found.positions += images @ with_complete_cell(atoms).cell.array
+    return found
 
 
 def _nearest_vector(atoms: Atoms) -> Array:

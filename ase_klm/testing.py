@@ -147,7 +147,8 @@ def check(atoms: Atoms, tolerance: float = SMOOTH_TOLERANCE, sites: list[int] | 
             raise KLMError(
                 f"{name} are not the gradient of the energy",
                 f"they differ from central differences by {error:.2e}, more than {tolerance:.0e}",
-                "check units, signs and the smoothness of the energy (a degenerate Fermi level has kinks)",
+                "check units, signs and the smoothness of the energy (a degenerate Fermi level has kinks); for a "
+                "network in single precision give tolerance=1e-4",
             )
     return errors
 

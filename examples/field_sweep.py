@@ -70,7 +70,7 @@ def follow(name: str, fields: np.ndarray, mesh: int, kT: float) -> tuple[np.ndar
         for number in way:
             atoms.calc.set(field=(0, 0, fields[number]))
             SpinMinimizer(atoms).run(fmax=1e-5, steps=300)
-            charge = analysis.topological_charge(atoms)
+            charge = round(analysis.topological_charge(atoms), 9) + 0.0  # no -0.00
             m_z = analysis.magnetisation(atoms)[2]
             energy = atoms.get_potential_energy() / len(atoms)
             print(f"{name:12s} {fields[number]:8.4f} {energy:12.6f} {charge:7.2f} {m_z:8.4f}", flush=True)
@@ -114,6 +114,8 @@ def draw(
     reference = curves["helix"]
     for name in without_ferromagnet(curves):
         energies = curves[name]
+        if np.isnan(energies).all():  # it did not exist with this mesh
+            continue
         ax.plot(fields, 1e3 * (energies - reference), "o-", ms=3, label=name)
     ax.margins(y=0.15)
     for field, _, _ in found:
@@ -128,7 +130,9 @@ def draw(
     panels = right.subplots(2, 2).ravel()
     for panel, name in zip(panels, without_ferromagnet(curves), strict=True):
         plot.texture(seen[name].repeat((3, 3, 1)), ax=panel, wheel=panel is panels[1])  # one for all
-        panel.set_title(f"{name}, H = {fields[round(STATES[name].home * (len(fields) - 1))]:.4g}", size=9)
+        home = round(STATES[name].home * (len(fields) - 1))
+        became = "" if np.isfinite(curves[name][home]) else " (has become another state)"
+        panel.set_title(f"{name}, H = {fields[home]:.4g}{became}", size=9)
         panel.set_axis_off()
     figure.savefig("field_sweep.png", dpi=150)
 

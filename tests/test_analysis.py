@@ -162,6 +162,13 @@ def test_solid_angle_of_an_octant():
     np.testing.assert_allclose(angles, np.pi / 2 * np.array([(1, -1), (-1, 1)]))
 
 
+def bilayer():
+    """Two layers, atom upon atom."""
+    upper = lattices.triangular((3, 3))
+    upper.translate((0, 0, 3.0))
+    return lattices.triangular((3, 3)) + upper
+
+
 @pytest.mark.parametrize(
     ("atoms", "text"),
     [
@@ -169,6 +176,7 @@ def test_solid_angle_of_an_octant():
         (Atoms(), "no atom carries"),
         (lattices.chain(5), "line"),
         (lattices.simple_cubic((3, 3, 3)), "one plane"),
+        (bilayer(), r"3 Å thick, more than half the spacing of its sites"),
         (Atoms("Fe2", positions=[(0, 0, 0), (1, 0, 0)]), "line"),
         (Atoms("Fe8", positions=np.indices((2, 2, 2)).reshape(3, 8).T), "one plane"),
         (Atoms("Fe2", positions=[(0, 0, 0), (0, 0, 0)], cell=(1, 1, 5), pbc=(1, 1, 0)), "cannot be triangulated"),

@@ -13,6 +13,7 @@ from ase_klm import (
     ExchangeCalculator,
     KondoEDCalculator,
     LLGDynamics,
+    SpinLatticeDynamics,
     SpinMinimizer,
     get_magnetic_forces,
     get_moments,
@@ -62,6 +63,80 @@ def test_an_observer_that_changes_the_field_is_heard():
     minimizer.attach(lambda: atoms.calc.set(field=(0.01, 0, 0)), -2)
     assert minimizer.run(fmax=1e-8)
     assert largest_torque(atoms) < 1e-8
+
+
+@pytest.mark.parametrize("make", [LLGDynamics, SpinLatticeDynamics])
+@pytest.mark.parametrize("integrator", [None, "sib"])
+@pytest.mark.parametrize("way", ["between runs", "observer", "irun"])
+@pytest.mark.parametrize("first", [(0, 0, 0), (2.0, 0, 0)])
+@pytest.mark.parametrize("damping", [0.0, 0.2])
+def test_an_atom_that_gets_or_loses_its_moment_counts_from_then_on(make, integrator, way, first, damping):
+    """The end is that of a new run that begins with the changed moments."""
+    second = np.array((0, 0, 0) if any(first) else (1.2, 0, 1.6))
+
+    def begun():
+        atoms = lattices.square((4, 4), a=2.5)
+        textures.random(atoms, length=2.0, seed=1)
+        moments = get_moments(atoms)
+        moments[5] = first
+        set_moments(atoms, moments)
+        atoms.calc = ExchangeCalculator({1: -0.01}, field=(0.002, 0, 0.005), lattice=lattices.square(a=2.5))
+        return atoms
+
+    def change(atoms):
+        moments = get_moments(atoms)
+        moments[5] = second
+        set_moments(atoms, moments)
+
+    chosen = {} if integrator is None else {"integrator": integrator}
+    atoms, expected = begun(), begun()
+    run = make(atoms, 0.05, damping=damping, **chosen)
+    if way == "between runs":
+        run.run(4)
+        change(atoms)
+        run.run(4)
+    elif way == "observer":
+        run.attach(lambda: change(atoms), -4)
+        run.run(8)
+    else:
+        for step in run.irun(8):
+            if step == 4:
+                change(atoms)
+    make(expected, 0.05, damping=damping, **chosen).run(4)
+    change(expected)
+    make(expected, 0.05, damping=damping, **chosen).run(4)
+    np.testing.assert_allclose(get_moments(atoms), get_moments(expected), atol=1e-12)
+    moved = np.abs(get_moments(atoms)[5] - second).max()
+    assert moved > 1e-3 if second.any() else moved == 0
+
+
+@pytest.mark.parametrize("make", [LLGDynamics, SpinLatticeDynamics])
+@pytest.mark.parametrize("first", [(0, 0, 0), (2.0, 0, 0)])
+@pytest.mark.parametrize("killed", [7, 10, 14])
+def test_a_run_in_which_an_atom_gets_or_loses_its_moment_continues_to_the_same_bits(make, first, killed, tmp_path):
+    second = (0, 0, 0) if any(first) else (1.2, 0, 1.6)
+    bath = {"temperature_K": 50} if make is LLGDynamics else {"spin_temperature_K": 50}
+
+    def script(file, until=20):
+        atoms = lattices.square((4, 4), a=2.5)
+        textures.random(atoms, length=2.0, seed=1)
+        change(atoms, first)
+        atoms.calc = ExchangeCalculator({1: -0.01}, lattice=lattices.square(a=2.5))
+        run = make(atoms, 0.05, damping=0.2, seed=1, restart=tmp_path / file, restart_interval=5, **bath)
+        run.run(min(10, until))
+        if until > 10:
+            change(atoms, second)
+            atoms.calc.set(field=(0, 0, 0.01))
+            run.run(until - 10)
+        return get_moments(atoms)
+
+    def change(atoms, moment):
+        moments = get_moments(atoms)
+        moments[5] = moment
+        set_moments(atoms, moments)
+
+    script("killed", killed)
+    np.testing.assert_array_equal(script("killed"), script("whole"))
 
 
 @pytest.mark.parametrize("how", ["set", "parameters", "component"])

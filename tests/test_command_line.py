@@ -369,3 +369,105 @@ def test_a_stopped_training_keeps_a_checkpoint(tmp_path):
         with safe_open(tmp_path / "net" / "checkpoint.safetensors", "pt") as file:
             steps.append(json.loads(file.metadata()["progress"])["step"])
     assert 0 < steps[0] < steps[1]
+
+
+# any terminal, any reader, any way to start Python
+
+
+def _script(tmp_path, body):
+    """A command whose verb does something else."""
+    file = tmp_path / "command.py"
+    file.write_text(
+        f"import sys\nfrom ase_klm import cli, errors\ndef run(options):\n    {body}\ncli.data.run = run\n"
+        "sys.argv = ['ase-klm', 'data', 'check', 'nothing.npz']\nsys.exit(cli.main())\n"
+    )
+    return [sys.executable, str(file)]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("verb", [*cli.VERBS, "data check"])
+def test_help_is_shown_in_any_encoding(encoding, verb):
+    command = [sys.executable, "-m", "ase_klm.cli", *verb.split(), "--help"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, check=True, capture_output=True)
+    assert done.stdout.decode(encoding).startswith(f"usage: ase-klm {verb}")
+
+
+def test_results_are_shown_in_any_encoding(tmp_path):
+    command = _script(tmp_path, "print('1 μB, 2 Å⁻¹, ħω ± 3 °')")
+    for encoding, text in (
+        ("ascii", "1 uB, 2 A??, hbaromega +- 3  deg"),
+        ("latin-1", "1 uB, 2 Å?¹, hbaromega ± 3 °"),
+        ("utf-8", "1 μB, 2 Å⁻¹, ħω ± 3 °"),
+    ):
+        done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, check=True, capture_output=True)
+        assert done.stdout.decode(encoding).strip() == text
+
+
+def test_without_docstrings():
+    """`python -OO` and PYTHONOPTIMIZE=2 take them away, and help texts with them."""
+    for verb in cli.VERBS:
+        subprocess.run([sys.executable, "-OO", "-m", "ase_klm.cli", verb, "--help"], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("body", ["print('x')", "print('x' * 100_000)"])
+def test_a_reader_who_leaves(tmp_path, body):
+    """As `| head` does: quiet, and with the status of other programs. The short text is written at the end only."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(_script(tmp_path, body), check=False, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.returncode == 141
+    assert done.stderr == b""
+
+
+def test_warnings_are_shown_as_errors_are(tmp_path):
+    command = _script(tmp_path, "errors.warn('a', 'b', 'c'); import warnings; warnings.warn('of others', stacklevel=1)")
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert shown.startswith("ase-klm: warning: a\n  why: b\n  what to do: c\n")
+    assert "command.py:4: UserWarning: of others" in shown
+
+
+def test_an_input_is_never_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.json").write_text("mine")
+    Path("link.json").symlink_to("s.json")
+    for output in ("s.json", "./s.json", "link.json"):
+        assert main(["magnons", "s.json", "--model", "cri3-model", "--output", output, "--overwrite"]) == 2
+        assert "is an input" in capsys.readouterr().err
+    assert Path("s.json").read_text() == "mine"
+    assert main(["data", "check", "s.png", "--picture", "s.png", "--overwrite"]) == 2
+    assert "is an input" in capsys.readouterr().err
+
+
+def test_interrupted_magnons_say_what_is_kept(tmp_path):
+    def told(cache):
+        return cli.magnons.interrupted(argparse.Namespace(cache=cache))
+
+    assert "with --cache FOLDER" in told(None)
+    assert "no forces are kept yet" in told(str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    assert "goes on from them" in told(str(tmp_path / "kept"))
+
+
+def test_completion_shows_rooms_and_nothing_imported():
+    seen = {name for name in dir(ase_klm) if not name.startswith("_")}
+    assert seen == {*ase_klm.__all__, *(room.name for room in pkgutil.iter_modules(ase_klm.__path__))}
+    with pytest.raises(AttributeError) as missing:
+        ase_klm.LLGDynamic  # noqa: B018
+    assert missing.value.name == "LLGDynamic"  # Python asks: did you mean LLGDynamics?
+    assert missing.value.obj is ase_klm
+
+
+def test_processes_leave_no_semaphores(tmp_path):
+    """A bar of tqdm makes one in a process, which is killed in the end; Python would tell of it after the results."""
+    script = tmp_path / "bars.py"
+    script.write_text(
+        "import os\nfrom tqdm import tqdm\nfrom ase_klm import processes\n"
+        "def work(number):\n    return sum(tqdm(range(number), disable=False, file=open(os.devnull, 'w')))\n"
+        "if __name__ == '__main__':\n    print(sorted(processes.carried_out(work, [3, 4], 2)))\n"
+    )
+    with Path(tmp_path, "err").open("w") as err:  # the tracker of resources outlives the command
+        done = subprocess.run([sys.executable, str(script)], check=True, stdout=subprocess.PIPE, stderr=err)
+    assert done.stdout.decode().strip() == "[(0, 3), (1, 6)]"
+    time.sleep(0.5)
+    assert "leaked" not in Path(tmp_path, "err").read_text()

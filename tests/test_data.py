@@ -1,5 +1,7 @@
 """Frames: what is written is read again, by this package, by ASE, and by its viewer; and what `data.check` finds."""
 
+from dataclasses import replace
+
 import ase.io
 import numpy as np
 import pytest
@@ -243,6 +245,22 @@ def test_wrong_units_and_signs(scale, value, verdict):
     found = data.check(labelled(EXCHANGE, scale=scale))
     assert found.slope.value == pytest.approx(value)
     assert verdict in found.verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "correlation", "verdict"),
+    [
+        (0.76, 0.93, "too little to tell"),  # six exact frames of a Kondo lattice, 89 degrees apart
+        (0.76, 0.999, "disagree by a factor of 0.76"),
+        (1.25, 0.9991, "disagree by a factor of 1.25"),
+        (1.6, 0.93, "disagree by a factor of 1.60"),
+        (2.0, 0.93, "factor of two"),
+    ],
+)
+def test_a_slope_is_doubted_as_far_as_work_explains_the_energies(value, correlation, verdict):
+    report = data.check(labelled(EXCHANGE))
+    slope = replace(report.slope, value=value, correlation=correlation, error=0.05)
+    assert verdict in replace(report, slope=slope).verdict
 
 
 def test_work_of_atomic_forces():

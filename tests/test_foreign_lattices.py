@@ -1,15 +1,22 @@
 """Calculators of the lattice alone, from ASE or elsewhere, in sums with spins: every tool runs, nothing is lost."""
 
+import json
 import runpy
 
 import numpy as np
 import pytest
-from ase import units
+import torch
+from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
-from ase.calculators.mixing import AverageCalculator, LinearCombinationCalculator, SumCalculator
+from ase.calculators.mixing import (
+    AverageCalculator,
+    LinearCombinationCalculator,
+    MixedCalculator,
+    SumCalculator,
+)
 from ase.optimize import BFGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,7 +38,7 @@ from ase_klm import (
     textures,
 )
 from ase_klm.magnons import Magnons
-from ase_klm.potentials import Exchange, Foreign, Zeeman, potential_of
+from ase_klm.potentials import Exchange, Foreign, Scaled, Zeeman, potential_of
 
 FOLLOWING = {1: [potentials.Exponential(-0.02, r0=2.5, decay=0.5)], 2: -0.005}
 
@@ -253,14 +260,16 @@ TOOLS = {
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
 def test_a_lattice_alone_turns_nothing(tool):
     atoms = nickel(size=1)
-    for calc in (EMT(), SumCalculator([EMT(), lennard_jones()]), SpinCalculator(Foreign(EMT(), magnetic=False))):
+    weighted = LinearCombinationCalculator([EMT(), lennard_jones()], [0.5, 2.0])
+    stated = SpinCalculator(Foreign(EMT(), magnetic=False))
+    for calc in (EMT(), SumCalculator([EMT(), lennard_jones()]), weighted, stated):
         atoms.calc = calc
         with pytest.raises(KLMError, match=r"gives no magnetic forces(.|\n)*nothing turns the moments"):
             tool(atoms)
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
-@pytest.mark.parametrize("calculator", [Density, Secret, lambda: AverageCalculator([exchange(), EMT()])])
+@pytest.mark.parametrize("calculator", [Density, Secret])
 def test_hidden_magnetic_forces_are_refused(tool, calculator):
     atoms = nickel(size=1)
     atoms.calc = SumCalculator([exchange(), calculator()])
@@ -294,3 +303,100 @@ def test_weighted_sums():
     np.testing.assert_allclose(get_magnetic_forces(atoms), forces, atol=1e-14)
     atoms.calc = LinearCombinationCalculator([exchange(), EMT()], [0.5, 2.0])
     np.testing.assert_allclose(get_magnetic_forces(atoms), 0.5 * forces, atol=1e-14)
+
+
+COMBINATIONS = {
+    "average": (lambda a, b: AverageCalculator([a, b]), 0.5, 0.5),
+    "mixed": (lambda a, b: MixedCalculator(a, b, 0.3, 0.7), 0.3, 0.7),
+    "weights": (lambda a, b: LinearCombinationCalculator([a, b], [2, 0.5]), 2.0, 0.5),
+    "nested": (lambda a, b: SumCalculator([AverageCalculator([a, a]), AverageCalculator([b, b, b])]), 1.0, 1.0),
+    "twice": (lambda a, b: LinearCombinationCalculator([AverageCalculator([a, b]), a], [4.0, -1.0]), 1.0, 2.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the time step:ase_klm.KLMWarning")
+@pytest.mark.parametrize(("combine", "first", "second"), COMBINATIONS.values(), ids=COMBINATIONS.keys())
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
+def test_every_tool_takes_weighted_combinations(tool, combine, first, second):
+    """Each moves as it does for exchange whose parameters, and a lattice whose energy, carry the weights."""
+
+    def moved(calc):
+        atoms = nickel(size=1) if tool is TOOLS["magnons"] else nickel(seed=1, size=1)
+        atoms.calc = calc
+        if tool is TOOLS["magnons"]:
+            return [Magnons(atoms).frequencies([(0.3, 0.1, 0)])]
+        coupled = tool is TOOLS["coupled"]  # Suzuki-Trotter sweeps over the second, not over weighted terms
+        made = SpinLatticeDynamics(atoms, 0.02, integrator="sib") if coupled else tool(atoms)
+        if isinstance(made, SpinLatticeFilter):
+            BFGS(made, logfile=None).run(steps=3)
+        elif isinstance(made, SpinMinimizer):
+            made.run(fmax=1e-6, steps=3)
+        else:
+            made.run(3)
+        evaluation = (
+            potential_of(atoms)
+            .bind(nickel(size=1))
+            .evaluate(*(torch.tensor(x) for x in (get_moments(atoms), atoms.positions, atoms.cell.array)))
+        )
+        return [get_moments(atoms), atoms.positions, evaluation.energy, evaluation.forces, evaluation.stress]
+
+    parameters = {1: [potentials.Exponential(-0.02 * first, r0=2.5, decay=0.5)], 2: -0.005 * first}
+    weighted = ExchangeCalculator(parameters, lattice=nickel(size=1)).potential + Scaled(Foreign(EMT()), second)
+    for a, b in zip(moved(combine(exchange(), EMT())), moved(SpinCalculator(weighted)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_second_derivatives_of_a_weighted_combination():
+    """The bonds to other cells count in "differences" too, and in the rotating frame of a spiral."""
+    chain = Atoms("Fe", cell=(3, 0, 0), pbc=(True, False, False))
+    set_moments(chain, 2.0)
+    M = -1e-3 * np.diag([0.8, 0.9, 1.2])
+    q = np.array([(0.1, 0, 0), (0.5, 0, 0)])
+    c = np.cos(2 * np.pi * q[:, 0])
+    expected = 0.5 * 2e-3 * np.sqrt((1.2 - 0.8 * c) * (1.2 - 0.9 * c))
+
+    def bonds():
+        return ExchangeCalculator(bonds=[(0, 0, (1, 0, 0), M)])
+
+    for options in ({}, {"method": "exact"}, {"method": "differences", "supercell": (4, 1, 1)}):
+        half = LinearCombinationCalculator([bonds(), bonds()], [2.0, -1.5])
+        np.testing.assert_allclose(Magnons(chain, half, **options).frequencies(q)[:, 0], expected, rtol=1e-5)
+    spiral = ((0.1, 0, 0), (0, 0, 1))
+    doubled = LinearCombinationCalculator([ExchangeCalculator({1: -0.5e-3})], [2.0])
+    found = Magnons(chain, doubled, spiral=spiral).form.at(q)
+    np.testing.assert_allclose(found, Magnons(chain, ExchangeCalculator({1: -1e-3}), spiral=spiral).form.at(q))
+
+
+def test_a_weight_that_changes_between_runs_is_seen():
+    atoms, expected = nickel(seed=1, size=1), nickel(seed=1, size=1)
+    atoms.calc = MixedCalculator(exchange(), EMT(), 1.0, 1.0)
+    run = LLGDynamics(atoms, 0.1)
+    run.run(3)
+    atoms.calc.set_weights(0.0, 1.0)
+    before = get_moments(atoms)
+    run.run(3)
+    np.testing.assert_allclose(get_moments(atoms), before, atol=1e-14)
+    expected.calc = exchange()
+    LLGDynamics(expected, 0.1).run(3)
+    np.testing.assert_allclose(before, get_moments(expected), atol=1e-13)
+
+
+@given(factor=st.floats(-3, 3))
+@settings(max_examples=5, deadline=None)
+def test_a_scaled_potential_gives_all_that_its_potential_gives(factor):
+    atoms = nickel(seed=1, size=1)
+    term = Scaled(exchange().potential, factor)
+    bound, alone = term.bind(atoms), exchange().potential.bind(atoms)
+    m, x, cell = bound.moments, bound.positions, bound.cell
+    v = bound.tensor(np.random.default_rng(1).normal(size=m.shape))
+    calls = {"effective_field": (m, x, cell), "forces": (m, x, cell)}
+    for name, arguments in (calls | {"hessian_vector_product": (m, v), "site_hessian": (m,)}).items():
+        expected = factor * getattr(alone, name)(*arguments)
+        np.testing.assert_allclose(getattr(bound, name)(*arguments), expected, atol=1e-14)
+    np.testing.assert_allclose(bound.hessian(m)(v), factor * alone.hessian(m)(v), atol=1e-14)
+    again = potentials.from_dict(json.loads(json.dumps(term.todict())))
+    assert again.bind(atoms).evaluate().energy == bound.evaluate().energy
+    double = term.repeated(atoms, (2, 1, 1)).bind(atoms.repeat((2, 1, 1)))
+    assert float(double.evaluate().energy) == pytest.approx(2 * float(bound.evaluate().energy), abs=1e-12)
+    with pytest.raises(KLMError, match="factor"):
+        Scaled(term, np.nan)

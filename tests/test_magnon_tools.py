@@ -473,7 +473,7 @@ def test_command_line_overwrites_only_when_told(folder, capsys):
         ("fm.extxyz --model model.toml --moments Cr=1,2", "cannot be read"),
         ("fm.extxyz --model model.toml --moments Mn=2", "names no atom"),
         ("fm.extxyz --model model.toml --nudge 0.1", "add --relax"),
-        ("fm.extxyz --model model.toml --nudge -1 --relax", "noise"),
+        ("fm.extxyz --model model.toml --nudge -1 --relax", "--nudge = -1"),
         ("fm.extxyz --model model.toml --nudge 1 --seed -1 --relax", "seed"),
         ("junk --model model.toml", "cannot be read as a structure"),
         ("fm.extxyz --model model.toml --picture a.png --spectrum a.png", "named twice"),

@@ -330,6 +330,20 @@ def test_bad_input_of_chern_numbers():
         thermal_hall_conductivity(magnons, 10.0, kT=0.001)
 
 
+def test_bands_that_touch_are_grouped_where_that_can_be_asked_for_only():
+    """`thermal_hall_conductivity` has no `bands=`, and does not propose it."""
+    cell = honeycomb()
+    atoms = cell.repeat((2, 1, 1))
+    onsite = np.tile(EASY_AXIS, (2, 1, 1))
+    magnons = Magnons(atoms, ExchangeCalculator(bonds=honeycomb_bonds(), onsite=onsite, lattice=cell))
+    with pytest.raises(KLMError, match=r"touch(.|\n)*bands=\[\(0, 1\), \(2, 3\)\]"):
+        chern_numbers(magnons)
+    np.testing.assert_array_equal(chern_numbers(magnons, bands=[(0, 1), (2, 3)]), chern_numbers(Magnons(cell)))
+    with pytest.raises(KLMError, match=r"touch(.|\n)*smallest magnetic cell") as found:
+        thermal_hall_conductivity(magnons, 50.0)
+    assert "bands=" not in found.value.remedy
+
+
 def test_thermal_hall_conductivity_has_its_limits():
     """κ → (kB/ħ) Σ ∫ d²q/(2π)² (-ε F) at high temperature, where c2 → π²/3 - ε/kT; activated at low temperature."""
     magnons = Magnons(honeycomb())

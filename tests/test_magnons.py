@@ -570,6 +570,16 @@ def test_terms_of_a_sum_keep_their_forces_apart(tmp_path):
         np.testing.assert_allclose(magnons.frequencies([0.5, 0, 0]), 6.0)
 
 
+def test_a_file_is_no_cache(tmp_path):
+    atoms = along_z(lattices.chain(), [1])
+    file = tmp_path / "model.toml"
+    file.write_text("mine")
+    for cache in (file, file / "below"):
+        with pytest.raises(KLMError, match="to be a folder"):
+            Magnons(atoms, Elsewhere(Exchange({1: -1.0})), supercell=(4, 1, 1), cache=cache).frequencies([0, 0, 0])
+    assert file.read_text() == "mine"
+
+
 def test_noise_is_noticed():
     atoms = along_z(lattices.chain(), [1])
 

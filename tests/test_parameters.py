@@ -62,6 +62,7 @@ def potentials_that_can_be_read():
         "lattice": potentials.LatticeEnergy({1: 5.0, 2: FUNCTIONS["Morse"]}, {1: 0.1}, FUNCTIONS["Tapered"], 3.0),
         "lengths": potentials.MomentLengths(rng.uniform(1, 2, 18), 0.5),
         "sum": listed["Kondo"] + listed["Zeeman"] + listed["exchange by bonds"],
+        "weighted": potentials.Scaled(listed["exchange by bonds"], -0.5),
     }
 
 

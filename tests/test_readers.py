@@ -162,6 +162,25 @@ def test_damaged_deepmd(tmp_path, change, message):
         data.read(path)
 
 
+def test_deepmd_as_text(tmp_path):
+    """What `raw_to_set.sh` has not been run on is named, not "no format known"."""
+    for name in ("type", "type_map", "box", "coord", "spin"):
+        (tmp_path / f"{name}.raw").write_text("0\n")
+    with pytest.raises(KLMError, match=r"as text(.|\n)*raw_to_set"):
+        data.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("energy", "dtype", "told"),
+    [(-54546.234016, "f4", True), (-54546.234016, "f8", False), (-30.25, "f4", False), (-540, "i8", False)],
+)
+def test_energies_in_single_precision(tmp_path, recwarn, energy, dtype, told):
+    """Seven digits of a total energy with core electrons end before the labels begin."""
+    path = deepmd(tmp_path / "system", sets=1, energy=np.full(2, energy, dtype))
+    assert data.read(path)[0].energy == pytest.approx(energy, abs=4e-3)
+    assert [str(w.message).splitlines()[0].endswith("is known to 0.0039 eV only") for w in recwarn] == [True] * told
+
+
 # VASP 6 with DeltaSpin -----------------------------------------------------------------------------------------------
 
 

@@ -450,6 +450,82 @@ def test_suggested_steps_pass_the_check():
     assert not said(lambda: LLGDynamics(iron(), step, damping=0.5, temperature_K=800, seed=1).run(300))
 
 
+@pytest.mark.parametrize("tilt", [0.0, 0.3, 1.2, np.pi / 2, 2.5])
+@pytest.mark.parametrize("applied", [False, True])
+def test_the_step_suggested_for_a_free_spin_follows_its_field(tilt, applied):
+    """A spin across its field has no curvature, and precesses at γB all the same."""
+    field = (0, 0, 0.002)
+    atoms = Atoms("Fe")
+    set_moments(atoms, [2.2 * np.array([np.sin(tilt), 0, np.cos(tilt)])])
+    atoms.calc = ExchangeCalculator(field=(0, 0, 0) if applied else field)
+    turn = max(abs(np.sin(tilt)), abs(np.cos(tilt))) * units.GAMMA * 0.002
+    found = suggest_timestep(atoms, damping=0.0, field=field if applied else None)
+    assert found == pytest.approx(0.1 / turn, rel=1e-4)
+
+
+def test_no_spin_turns_further_than_the_suggested_step_allows():
+    for seed in range(3):
+        atoms = iron(2)
+        textures.random(atoms, length=2.2, seed=seed)
+        step = suggest_timestep(atoms, damping=0.0, angle=0.05)
+        before = get_moments(atoms)
+        LLGDynamics(atoms, step, damping=0.0).run(1)
+        angle = np.arccos(np.clip((before * get_moments(atoms)).sum(1) / 2.2**2, -1, 1))
+        assert angle.max() < 0.05 * 1.05
+
+
+def test_pinned_spins_do_not_count_for_the_suggested_step():
+    atoms = iron(2)
+    lengths = np.full(len(atoms), 2.2)
+    lengths[3] = 0.02  # the fastest spin by far
+    set_moments(atoms, lengths)
+    textures.add_noise(atoms, 0.2, seed=1)
+    free = suggest_timestep(atoms, damping=0.1, temperature_K=300)
+    held = suggest_timestep(atoms, damping=0.1, temperature_K=300, pinned=[3])
+    assert held > 30 * free
+    assert not said(lambda: LLGDynamics(atoms, 3 * held, 0.1, 300, seed=1, pinned=[3]).run(1))
+    assert suggest_timestep(atoms, pinned=range(len(atoms))) == float("inf")
+
+
+@pytest.mark.parametrize("spring", [1.0, 6.0])
+def test_the_step_suggested_for_moving_atoms_follows_their_vibrations(spring):
+    atoms = crystal(exchange=-1e-5, spring=spring)
+    assert suggest_timestep(atoms, damping=0.0) > 100 * FS
+    step = suggest_timestep(atoms, damping=0.0, moving_atoms=True)
+    # nearest neighbours of bcc at the zone boundary: M ω² = 2 k Σ_bonds (n·x)² = 16 k/3
+    fastest = np.sqrt(16 / 3 * spring / atoms.get_masses()[0])
+    assert step == pytest.approx(0.1 / fastest, rel=0.1)
+    assert not said(lambda: SpinLatticeDynamics(atoms, 3 * step).run(1))
+    (found,) = said(lambda: SpinLatticeDynamics(atoms, 10 * step).run(1))
+    assert "suggest_timestep(atoms, moving_atoms=True, ...)" in found
+    atoms.set_constraint(FixAtoms(range(len(atoms))))
+    assert suggest_timestep(atoms, damping=0.0, moving_atoms=True) > 100 * FS
+
+
+@pytest.mark.parametrize("name", ["damping", "temperature_K", "kT", "field"])
+def test_a_step_is_suggested_for_one_value_not_for_a_function(name):
+    with pytest.raises(KLMError, match=f"{name} is a function of time(.|\n)*largest value"):
+        suggest_timestep(iron(2), **{name: lambda t: 0.1 * t})
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("what", ["temperature_K", "field", "damping"])
+def test_a_step_that_becomes_too_long_is_warned_of_whether_or_not_a_log_is_written(what, written):
+    arguments = {"damping": 1.0, "temperature_K": 10.0, "seed": 1}
+    if what == "damping":
+        arguments["temperature_K"] = 2e4
+    early = {"temperature_K": 10.0, "field": (0, 0, 0), "damping": 1e-4}[what]
+    late = {"temperature_K": 2e4, "field": (2.0, 0, 0), "damping": 1.0}[what]
+    arguments[what] = lambda t: early if t < 10 * 0.5 * FS else late
+    log = io.StringIO() if written else None
+
+    def run():
+        LLGDynamics(iron(2), 0.5 * FS, logfile=log, loginterval=1000, **arguments).run(40)
+
+    (found,) = said(run)
+    assert "turns a spin" in found
+
+
 def test_pinned_spins_do_not_count():
     atoms = iron(2)
     assert said(lambda: LLGDynamics(atoms, 8 * FS).run(1))

@@ -9,6 +9,7 @@ from ase.calculators.calculator import all_changes
 from ase.calculators.mixing import SumCalculator
 from ase.constraints import FixAtoms, FixBondLength, Hookean, MirrorForce
 from ase.filters import FrechetCellFilter, StrainFilter
+from ase.optimize.cellawarebfgs import CellAwareBFGS
 from ase.optimize.precon import PreconLBFGS
 from ase.optimize.sciopt import SciPyFminBFGS, SciPyFminCG
 from test_potentials import ForeignCalculator
@@ -381,8 +382,15 @@ def test_structures_that_cannot_be_relaxed():
         SpinLatticeFilter(lattices.chain(3))
     with pytest.raises(KLMError, match="not Atoms"):
         SpinLatticeFilter([magnet(), magnet()])
-    with pytest.raises(KLMError, match="cannot be evolved"):
+    with pytest.raises(KLMError, match=r"cannot be evolved(.|\n)*FrechetCellFilter"):
         SpinLatticeFilter(StrainFilter(magnet()))
+    relaxed = SpinLatticeFilter(magnet())
+    with pytest.raises(KLMError, match="SpinLatticeFilter cannot be evolved together with spins"):
+        SpinLatticeFilter(relaxed)
+    with pytest.raises(KLMError, match=r"cannot be around(.|\n)*SpinLatticeFilter\(FrechetCellFilter"):
+        FrechetCellFilter(relaxed)
+    with pytest.raises(KLMError, match="CellAwareBFGS cannot take"):
+        CellAwareBFGS(relaxed, logfile=None).run(steps=1)
     molecule = Atoms("Fe2", positions=[(0, 0, 0), (0, 0, 2)])
     textures.random(molecule, seed=1)
     molecule.calc = ExchangeCalculator(bonds=[(0, 1, (0, 0, 0), 1.0)])

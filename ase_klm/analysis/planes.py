@@ -122,7 +122,7 @@ def magnetic_plane(atoms: Atoms) -> MagneticPlane:
     if thickness > FLATNESS * plane.spacing:
         raise KLMError(
             "the magnetic atoms do not lie in one plane",
-            f"the flattest layer through them is {thickness:.3g} Å thick, their spacing is {plane.spacing:.3g} Å",
+            f"the flattest layer through them is {thickness:.3g} Å thick, more than half the spacing of its sites",
             "pick one layer, e.g. atoms[abs(atoms.positions[:, 2] - z) < 0.1]",
         )
     return plane

@@ -9,12 +9,14 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
 from ase_klm import __version__, interrupts
 from ase_klm.cli import data, demo, magnons, sample, train
+from ase_klm.cli.terminal import plain_warnings, written_anywhere
 from ase_klm.errors import KLMError
 
 VERBS = {"data": data, "demo": demo, "magnons": magnons, "sample": sample, "train": train}
@@ -22,9 +24,13 @@ VERBS = {"data": data, "demo": demo, "magnons": magnons, "sample": sample, "trai
 INTERRUPTED = 130
 """Exit status after Ctrl-C, or after the SIGTERM of a batch system."""
 
+NOBODY_READS = 141
+"""Exit status where the reader of the output has left, as in ``ase-klm data check set.npz | head``: 128 + SIGPIPE."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
+    written_anywhere(sys.stdout, sys.stderr)
     parser = argparse.ArgumentParser(prog="ase-klm", description="Spin lattices with itinerant electrons, for ASE.")
     parser.add_argument("--version", action="version", version=f"ase-klm {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -34,9 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.command = shlex.join([parser.prog, *(sys.argv[1:] if arguments is None else arguments)])
     verb = VERBS[options.verb]
-    with interrupts.noted() as came:
+    with interrupts.noted() as came, warnings.catch_warnings():
+        plain_warnings()
         try:
             verb.run(options)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            with suppress(OSError, ValueError):  # what is left of the text is for nobody
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return NOBODY_READS
         except (Exception, KeyboardInterrupt) as error:
             if isinstance(error, KLMError):
                 print(f"ase-klm: {error}", file=sys.stderr)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Read, then check or write."""
     if options.task == "check":
-        check_outputs({"--picture": options.picture}, {"--picture": PICTURES}, options.overwrite)
+        check_outputs({"--picture": options.picture}, {"--picture": PICTURES}, options.overwrite, options.files)
         _check(options)
     else:
         from ase_klm.data.frames import checked_frames_path
@@ -68,11 +68,13 @@ def _check(options: argparse.Namespace) -> None:
 
     frames, abouts = _read(options)
     report = data.check(frames)
+    if options.picture is not None:
+        _draw(report, options.picture)
     for about in abouts:
         print(about)
     print(report)
     if options.picture is not None:
-        _draw(report, options.picture)
+        print(options.picture)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -94,7 +96,6 @@ def _draw(report: "Report", picture: Path) -> None:
 
     figure = plot.labels(report)[0].figure
     figure.savefig(picture, dpi=150)
-    print(picture)
 
 
 def _read(options: argparse.Namespace) -> "tuple[list[Frame], list[About]]":

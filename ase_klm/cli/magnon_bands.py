@@ -94,6 +94,7 @@ def bands(options: argparse.Namespace, structure: Atoms, model: str, name: str) 
     atoms = structure.copy()
     atoms.calc, parameters = calculator_from(model, options.device)
     if options.nudge is not None:
+        checked_number(options.nudge, "--nudge", minimum=0)
         textures.add_noise(atoms, options.nudge, seed=options.seed)
     if options.relax:
         minimizer = SpinMinimizer(atoms)

@@ -22,7 +22,7 @@ from ase_klm.errors import KLMError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the verb."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = (__doc__ or "") + (models.__doc__ or "").split("\n\n", 2)[2]
+    parser.description = (__doc__ or "") + "".join((models.__doc__ or "").split("\n\n", 2)[2:])  # none with python -OO
     parser.add_argument("structure", help="what ASE reads (.traj, .extxyz, POSCAR, CIF, ...); its last frame is taken")
     parser.add_argument(
         "--model", action="append", required=True, help="network, weights or TOML file; give it again to compare"
@@ -75,6 +75,10 @@ def run(options: argparse.Namespace) -> None:
     found = [magnon_bands.bands(options, atoms, model, name) for model, name in zip(options.model, names, strict=True)]
     write_bands(options.output, found, options.structure, options.command)
     magnon_bands.draw(found, options.picture)
+    written = [options.output, options.picture]
+    if options.spectrum:
+        magnon_bands.draw_spectrum(found[0], options.spectrum)
+        written.append(options.spectrum)
     for one in found:
         energies = 1e3 * one.bands.energies[0]
         modes = energies.shape[1]
@@ -82,18 +86,16 @@ def run(options: argparse.Namespace) -> None:
             f"{one.name}: {modes} mode{'s' * (modes > 1)} at {len(energies)} q along {one.bands.path.path}, "
             f"{magnon_bands.energy_range(energies)} meV"
         )
-    written = [options.output, options.picture]
-    if options.spectrum:
-        magnon_bands.draw_spectrum(found[0], options.spectrum)
-        written.append(options.spectrum)
     print(f"wrote {', '.join(written)}")
 
 
 def interrupted(options: argparse.Namespace) -> str:
     """Forces may be kept; what is written comes at the end."""
-    if options.cache is not None and Path(options.cache).is_dir():
+    if options.cache is None:
+        return "the same command starts anew; with --cache FOLDER it would go on"
+    if Path(options.cache).is_dir():
         return f"forces that are known are kept in {options.cache}; the same command goes on from them"
-    return "the same command starts anew; with --cache FOLDER it would go on"
+    return "no forces are kept yet; the same command starts anew"
 
 
 def _check_options(options: argparse.Namespace) -> None:
@@ -102,6 +104,7 @@ def _check_options(options: argparse.Namespace) -> None:
         {"--output": options.output, "--picture": options.picture, "--spectrum": options.spectrum},
         {"--output": (".json",), "--picture": PICTURES, "--spectrum": PICTURES},
         options.overwrite,
+        [options.structure, *options.model],
     )
     if options.npoints < 2:
         raise KLMError(f"--npoints {options.npoints} is no path", "it has two points at least", "use 200")

@@ -11,17 +11,21 @@ PICTURES = (".png", ".pdf", ".svg")
 
 
 def check_outputs(
-    files: Mapping[str, str | Path | None], endings: Mapping[str, Sequence[str]], overwrite: bool
+    files: Mapping[str, str | Path | None],
+    endings: Mapping[str, Sequence[str]],
+    overwrite: bool,
+    inputs: Sequence[str | Path] = (),
 ) -> None:
     """Look at the files that options name; None where an option was not given.
 
-    On a terminal the user is asked whether a file that is there may be overwritten.
+    None of them may be one of the inputs, whatever the user says. On a terminal the user is asked whether a file that
+    is there may be overwritten.
 
     Raises
     ------
     KLMError
-        When a name has another ending or is that of two outputs, its folder does not exist, the place cannot be
-        written, or a file is there and may not be overwritten.
+        When a name has another ending or is that of two outputs or of an input, its folder does not exist, the
+        place cannot be written, or a file is there and may not be overwritten.
     """
     given = {option: Path(name) for option, name in files.items() if name is not None}
     for option, file in given.items():
@@ -30,6 +34,8 @@ def check_outputs(
     for (option, file), place in zip(given.items(), places, strict=True):
         if places.count(place) > 1:
             raise KLMError(f"{option} {file} is named twice", "one output would overwrite the other", "use two names")
+        if place in [Path(name).resolve() for name in inputs]:
+            raise KLMError(f"{option} {file} is an input", "the result would take its place", "use another name")
         if file.exists() and not overwrite and not _allowed(file):
             raise KLMError(
                 f"{option} {file} is there already", "it would be overwritten", "use another name, or add --overwrite"

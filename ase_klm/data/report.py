@@ -137,10 +137,7 @@ class Report:
                 return text
         if value < 0:
             return "the magnetic forces have the wrong sign, and another unit"
-        return (
-            f"energies and magnetic forces disagree by a factor of {value:.2f}: "
-            "a conservative model trades one for the other"
-        )
+        return _other_slope(found, error)
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -186,3 +183,17 @@ class Report:
 
 def _numbers(frames: Sequence[int]) -> str:
     return ", ".join(map(str, frames[:10])) + (", ..." if len(frames) > 10 else "")
+
+
+def _other_slope(found: Slope, error: float) -> str:
+    """Of a slope that is neither one nor known. What the work does not explain of the energies, the rule may err."""
+    explained = found.correlation**2
+    if abs(found.value - 1) <= error + 1 - explained:
+        return (
+            f"energies and magnetic forces may belong together: work explains {explained:.0%} of the differences of "
+            "energy, too little to tell this slope from 1"
+        )
+    return (
+        f"energies and magnetic forces disagree by a factor of {found.value:.2f}: "
+        "a conservative model trades one for the other"
+    )

@@ -24,6 +24,8 @@ from ase_klm.vectors import directions, norm, transverse
 
 THOROUGH_CHECKS = {64 * 4**n for n in range(16)}
 """Steps at which the time step is compared with the fastest magnon again: four evaluations each."""
+WATCH_INTERVAL = 16
+"""Steps between two looks at the field and the noise of a step, which may change in time."""
 TIMES_KEPT = 17
 """Times from step 0 to that of a restart file at which it holds the values of functions of time."""
 
@@ -71,6 +73,7 @@ class Run(ABC):
         self._started = False
         self._behind = 0
         self._resumed: restart_files.RestartState | None = None
+        self._recognised = False
         self._timestep_is_doubtful = False
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -102,7 +105,7 @@ class Run(ABC):
         for step in self._advance(steps, show=False):
             self._state.show()
             yield step
-            self._state.synchronise()
+            self._synchronise()
 
     def attach(self, function: Any, interval: int = 1, *args: Any, **kwargs: Any) -> None:
         """Call a function during the run.
@@ -160,6 +163,10 @@ class Run(ABC):
 
     # What a subclass does its own way ---------------------------------------------------------------------------
 
+    def _synchronise(self) -> None:
+        """Take over what was changed on the atoms."""
+        self._state.synchronise()
+
     @abstractmethod
     def _step(self) -> None:
         """One step; counts it."""
@@ -189,9 +196,13 @@ class Run(ABC):
         if passed_over:
             self._state.show()
         if remaining == 0 and passed_over:
+            if self._behind == 0 and self._resumed is not None:  # before the script changes what comes next
+                self._synchronise()
+                self._check_energy(self._resumed)
+                self._recognised = True
             yield self.nsteps
             return
-        self._state.synchronise()
+        self._synchronise()
         self._check_structure()
         if not self._started:
             self._start()
@@ -210,11 +221,11 @@ class Run(ABC):
 
     def _start(self) -> None:
         """Before the first step: check what is continued, open files, report step 0."""
-        if self._resumed is not None:
-            self._check_energy(self._resumed)
-            self._resumed = None
-        else:
+        if self._resumed is None:
             self._check_timestep()
+        elif not self._recognised:
+            self._check_energy(self._resumed)
+        self._resumed = None
         self._started = True
         self._outputs.open(self.nsteps or None)
         if self.nsteps == 0:
@@ -229,17 +240,15 @@ class Run(ABC):
             self._check_finite()
         if (regular and self._outputs.has_trajectory) or due:
             self._state.show()
-        if regular and self._outputs.wanted:
-            self._watch_timestep(thorough=False)
-        if step in THOROUGH_CHECKS:
-            self._watch_timestep(thorough=True)
+        if (regular and self._outputs.wanted) or step % WATCH_INTERVAL == 0:
+            self._watch_timestep(thorough=step in THOROUGH_CHECKS)
         if regular:
             self._outputs.write_log(step, self.time_in_log, self._applied.at(self.time))
             self._outputs.write_frames(step, self.time_in_log)
         for call in due:
             call()
         if due:
-            self._state.synchronise()
+            self._synchronise()
         if self._restart is not None and step and step % self._restart_interval == 0:
             self._save()
 
@@ -264,7 +273,11 @@ class Run(ABC):
         if not bool(turning.any()):
             return []
         rate = self.gamma * self.timestep / (1 + damping**2) ** 0.5
-        across = torch.where(turning, norm(transverse(present, directions(m))), 0.0)
+        across = norm(transverse(present, directions(m)))
+        applied = self._applied.at(time)
+        if applied is not None:  # spins that lie along it by now precess about it when they are disturbed
+            across = torch.maximum(across, norm(applied).expand_as(across))
+        across = torch.where(turning, across, 0.0)
         shortest = float(torch.where(turning, state.length, torch.inf).min())
         kT = float(np.max(self._spin_energy.at(time)))
         diffusion = 2 * damping * self.gamma * kT * self.timestep / shortest / (1 + damping**2)

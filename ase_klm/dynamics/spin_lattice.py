@@ -14,8 +14,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from ase import Atoms
-from ase.constraints import FixAtoms
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ase_klm import units
@@ -23,6 +22,7 @@ from ase_klm.dynamics.coupled import CoupledEquations, CoupledIntegrator
 from ase_klm.dynamics.coupled_state import CoupledState
 from ase_klm.dynamics.couplings import Couplings
 from ase_klm.dynamics.langevin import Langevin
+from ase_klm.dynamics.masses import checked_masses, fixed_atoms, inverse_masses, no_atomic_forces
 from ase_klm.dynamics.outputs import SpinLatticeOutputs
 from ase_klm.dynamics.parameters import OverTime, applied_field, checked_damping, thermal_energy_over_time
 from ase_klm.dynamics.restart import SpinLatticeRestartState, lattices_in
@@ -34,7 +34,6 @@ from ase_klm.dynamics.timestep import Turn, remedy, told
 from ase_klm.dynamics.velocity_verlet import VelocityVerlet
 from ase_klm.dynamics.vibrations import fastest_vibration
 from ase_klm.errors import KLMError
-from ase_klm.plausibility import doubts_about, tell
 from ase_klm.potentials.foreign import potential_of
 from ase_klm.potentials.serialisation import written
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
@@ -158,22 +157,17 @@ class SpinLatticeDynamics(Run):
         )
         self.pinned = pinned_sites(pinned, len(atoms))
         self.fixed = fixed_atoms(atoms)
-        masses = _checked_masses(atoms, self.fixed)
+        masses = checked_masses(atoms, self.fixed)
 
         bonds = keep_lattice(atoms, lambda: lattices_in(self._restart))
         self._state = state = CoupledState(atoms, self.fixed)
         if state.evaluation().forces is None:
-            raise KLMError(
-                f"{type(atoms.calc).__name__} gives no atomic forces",
-                "without -∂E/∂x the atoms cannot move",
-                "use a calculator with forces, add one by SumCalculator, or evolve the moments alone with LLGDynamics",
-            )
+            raise no_atomic_forces(atoms)
         device = state.moments.device
         self.integrator = _chosen(integrator, state)
         scale = potential_of(atoms).force_scale
         self._applied = applied_field(field, tuple(state.moments.shape), device, scale)
-        inverse_mass = torch.tensor(np.divide(1.0, masses, out=np.zeros_like(masses), where=~self.fixed), device=device)
-        self._inverse_mass = inverse_mass[:, None]
+        self._inverse_mass = torch.tensor(inverse_masses(masses, self.fixed), device=device)
         stretch = self.timestep / self.integrator.stretches
         self._thermostat = Thermostat(self.gamma, stretch, spins_noisy, seed, device)
         self._generator = self._thermostat.generator
@@ -187,7 +181,7 @@ class SpinLatticeDynamics(Run):
             self.timestep,
             self._inverse_mass,
             not self.fixed.all(),
-            self._turning & state.bound.magnetic[:, None],
+            self._turning_now,
             self.gamma,
             0.0,
             self._bath,
@@ -254,13 +248,26 @@ class SpinLatticeDynamics(Run):
         self.integrator.step(self._state, self.time, self._equations)
         self.nsteps += 1
 
+    def _synchronise(self) -> None:
+        if self._state.synchronise():
+            self._take_sites()
+
+    def _take_sites(self) -> None:
+        """See which atoms have a moment now: one may have got it, or lost it."""
+        self._equations = replace(self._equations, turning=self._turning_now)
+
+    @property
+    def _turning_now(self) -> Tensor:
+        """Sites that turn, bool, shape (N, 1)."""
+        return self._turning & self._state.bound.magnetic[:, None]
+
     def _turns(self, thorough: bool) -> list[Turn]:
         """As for spins alone; at the start with the fastest vibration, which may make the run impossible."""
         found = super()._turns(thorough)
         if thorough and not self._started:
             state = self._state
             vibration = fastest_vibration(state.bound, state.moments, state.positions, state.cell, self._inverse_mass)
-            found.append(Turn("the fastest vibration of the atoms goes on", self.timestep * vibration))
+            found.append(Turn("the fastest vibration of the atoms goes on", self.timestep * vibration, of_atoms=True))
             if found[-1].angle >= STABLE:
                 raise KLMError(
                     f"the time step of {told(self.timestep, self.model_units)} is too long for these atoms",
@@ -319,39 +326,7 @@ class SpinLatticeDynamics(Run):
         state.place(tensor(found.positions))
         state.velocities = tensor(found.velocities)
         state.bind_anew()
-
-
-def fixed_atoms(atoms: Atoms) -> NDArray[np.bool_]:
-    """Which atoms are held by `FixAtoms`, shape (N,).
-
-    Raises
-    ------
-    KLMError
-        When there is another constraint.
-    """
-    fixed = np.zeros(len(atoms), dtype=bool)
-    for constraint in atoms.constraints:
-        if not isinstance(constraint, FixAtoms):
-            raise KLMError(
-                f"the constraint {type(constraint).__name__} is not obeyed here",
-                "of ASE's constraints, spin-lattice dynamics knows FixAtoms only",
-                "take it away with atoms.set_constraint(), or use FixAtoms",
-            )
-        fixed[constraint.get_indices()] = True
-    return fixed
-
-
-def _checked_masses(atoms: Atoms, fixed: NDArray[np.bool_]) -> NDArray[np.float64]:
-    masses = atoms.get_masses()
-    bad = np.flatnonzero(~fixed & ~(np.isfinite(masses) & (masses > 0)))
-    if len(bad):
-        raise KLMError(
-            f"atom {bad[0]} ({atoms.symbols[bad[0]]}) has the mass {masses[bad[0]]}",
-            "it has no acceleration F/M",
-            "set masses with atoms.set_masses(...), or hold the atom by FixAtoms",
-        )
-    tell(doubts_about("mass", masses[~fixed]))
-    return masses
+        self._take_sites()
 
 
 def _chosen(name: Any, state: CoupledState) -> CoupledIntegrator:

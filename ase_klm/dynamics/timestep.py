@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ase_klm import units
-from ase_klm.dynamics.parameters import thermal_energies
-from ase_klm.errors import warn
-from ase_klm.runs.inputs import checked_replicas
+from ase_klm.dynamics.parameters import applied_field, thermal_energies
+from ase_klm.dynamics.vibrations import vibration_of
+from ase_klm.errors import KLMError, warn
+from ase_klm.potentials.foreign import potential_of
+from ase_klm.runs.inputs import checked_replicas, pinned_sites
 from ase_klm.runs.state import SpinState
 from ase_klm.validate import checked_number
 from ase_klm.vectors import directions, dot, norm, transverse
@@ -38,13 +40,17 @@ def suggest_timestep(
     kT: ArrayLike | None = None,
     gamma: float = units.GAMMA,
     angle: float = 0.1,
+    *,
+    field: ArrayLike | None = None,
+    pinned: ArrayLike | None = None,
+    moving_atoms: bool = False,
 ) -> float:
     """Time step in which no spin turns by more than `angle`, neither by precession nor by thermal noise.
 
-    The fastest precession at the present moments is γ λ, with λ the largest eigenvalue in magnitude of
-    abs(m_i)^½ C_ij abs(m_j)^½ and C = P E'' P + δ_ij (e·F/abs(m)) P the transverse Hessian, found by ten power
-    iterations (one field evaluation each). The noise turns a spin by sqrt(2 α γ kT Δt/((1+α²) abs(m))) (rms per
-    component).
+    The fastest precession at the present moments is γ times the larger of two: the largest field across a spin, and
+    the largest eigenvalue in magnitude of abs(m_i)^½ C_ij abs(m_j)^½, where C = P E'' P + δ_ij (e·F/abs(m)) P is the
+    transverse Hessian. It is found by ten power iterations (one field evaluation each). The noise turns a spin by
+    sqrt(2 α γ kT Δt/((1+α²) abs(m))) (rms per component).
 
     Parameters
     ----------
@@ -55,6 +61,10 @@ def suggest_timestep(
     angle : float
         rad. With 0.1 the energy of undamped dynamics is conserved to about 1e-4 of its thermal part a picosecond. Runs
         warn of steps in which a spin turns by 0.7, and then suggest 0.3.
+    field, pinned
+        As in `LLGDynamics`, of one structure; the largest field where it changes in time.
+    moving_atoms : bool
+        For `SpinLatticeDynamics`: the fastest vibration goes on by no more than `angle`, either.
 
     Returns
     -------
@@ -62,17 +72,39 @@ def suggest_timestep(
         In ASE's unit of time (divide by `units.FS` for fs), or in ħ/eV with ``gamma=1.0``; infinite when nothing turns.
     """
     replicas = checked_replicas(atoms)
+    for name, given in (("damping", damping), ("temperature_K", temperature_K), ("kT", kT), ("field", field)):
+        if callable(given):
+            raise KLMError(
+                f"{name} is a function of time",
+                "one time step is suggested for one value",
+                "give the largest value that it has in the run",
+            )
     alpha = checked_number(damping, "damping", minimum=0)
     thermal = float(thermal_energies(temperature_K, kT, len(replicas)).max())
     gyromagnetic_ratio = checked_number(gamma, "gamma", "1/(eV/μB) per unit of time", above=0)
     largest = checked_number(angle, "angle", "rad", above=0)
     bound = SpinState(replicas[:1], single=True).bound
-    curvature = largest_curvature(lambda m: bound.evaluate(m, atomic=False).magnetic_forces, bound.moments)
-    frequency = gyromagnetic_ratio * curvature / (1 + alpha**2) ** 0.5
-    shortest = float(norm(bound.moments)[bound.magnetic].min())
-    diffusion = 2 * alpha * gyromagnetic_ratio * thermal / shortest / (1 + alpha**2)
-    with np.errstate(divide="ignore"):
-        return float(min(np.divide(largest, frequency), np.divide(largest**2, diffusion)))
+    m, scale = bound.moments, potential_of(replicas[0]).force_scale
+    applied = applied_field(field, tuple(m.shape), m.device, scale).at(0.0)
+    turning = bound.magnetic[:, None] & ~bound.tensor(pinned_sites(pinned, bound.n_atoms))[:, None]
+
+    def field_at(m: Tensor) -> Tensor:
+        found = bound.evaluate(m, atomic=False).magnetic_forces
+        return found if applied is None else found + applied
+
+    steps = [float("inf")]
+    if bool(turning.any()):
+        across = torch.where(turning, norm(transverse(field_at(m), directions(m))), 0.0)
+        fastest = max(float(across.max()), largest_curvature(field_at, m, turning))
+        frequency = gyromagnetic_ratio * fastest / (1 + alpha**2) ** 0.5
+        shortest = float(norm(m)[turning].min())
+        diffusion = 2 * alpha * gyromagnetic_ratio * thermal / shortest / (1 + alpha**2)
+        with np.errstate(divide="ignore"):
+            steps += [float(np.divide(largest, frequency)), float(np.divide(largest**2, diffusion))]
+    if moving_atoms:
+        vibration = vibration_of(replicas[0], bound)
+        steps.append(largest / vibration if vibration else float("inf"))
+    return min(steps)
 
 
 def largest_curvature(
@@ -126,11 +158,14 @@ class Turn:
         "thermal noise turns a spin", say.
     angle : float
         rad; grows as Δt**power.
+    of_atoms : bool
+        Whether it is the atoms that move.
     """
 
     what: str
     angle: float
     power: float = 1.0
+    of_atoms: bool = False
 
     def fitting(self, timestep: float) -> float:
         """The time step that turns by `GOOD`; infinite where nothing turns."""
@@ -177,7 +212,8 @@ def remedy(timestep: float, turns: Sequence[Turn], model_units: bool) -> str:
         value = float(f"{step if model_units else step / units.FS:.1e}")
         return f"timestep={value:g}" + (" (ħ/eV)" if model_units else " * ase.units.fs")
 
-    found = f"use {written(fits)} or less; suggest_timestep(atoms, ...) gives a value"
+    options = "moving_atoms=True, ..." if any(turn.of_atoms for turn in turns) else "..."
+    found = f"use {written(fits)} or less; suggest_timestep(atoms, {options}) gives a value"
     round_number = float(f"{timestep:.2g}") == timestep  # as people type it
     femtosecond = units.FS / units.HBAR if model_units else units.FS
     for meant, unit in ((timestep * 1e15 * femtosecond, "seconds"), (timestep * femtosecond, "femtoseconds")):

@@ -1,8 +1,10 @@
 """The fastest vibration of a structure, which bounds the time step of its atoms."""
 
 import torch
+from ase import Atoms
 from torch import Tensor
 
+from ase_klm.dynamics.masses import checked_masses, fixed_atoms, inverse_masses, no_atomic_forces
 from ase_klm.potentials.base import BoundPotential
 
 POWER_ITERATIONS = 8
@@ -37,3 +39,18 @@ def fastest_vibration(
         v = root * (rest - forces(positions + step * root * v)) / step
         growth = float(torch.linalg.vector_norm(v))
     return growth**0.5
+
+
+def vibration_of(atoms: Atoms, bound: BoundPotential) -> float:
+    """That of a structure with the potential bound to it, as it is.
+
+    Raises
+    ------
+    KLMError
+        When its atoms cannot move.
+    """
+    fixed = fixed_atoms(atoms)
+    inverse_mass = bound.tensor(inverse_masses(checked_masses(atoms, fixed), fixed))
+    if bound.forces(bound.moments, bound.positions, bound.cell) is None:
+        raise no_atomic_forces(atoms)
+    return fastest_vibration(bound, bound.moments, bound.positions, bound.cell, inverse_mass)

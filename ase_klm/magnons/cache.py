@@ -33,7 +33,12 @@ class Cache:
         self.folder = folder
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise KLMError(
+                f"cache = {folder} cannot be made", f"it is to be a folder: {error.strerror}", "use another name"
+            ) from error
         told = {"sites": len(atoms), "delta": delta, "energy": energy, "structure": _digest(atoms)}
         path = folder / "magnons.json"
         if not path.exists():

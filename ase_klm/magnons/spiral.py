@@ -16,6 +16,7 @@ from ase_klm.errors import KLMError
 from ase_klm.potentials.anisotropy import UniaxialAnisotropy
 from ase_klm.potentials.base import Potential, Sum, terms_of
 from ase_klm.potentials.exchange import Exchange
+from ase_klm.potentials.scaled import Scaled
 from ase_klm.potentials.zeeman import Zeeman
 from ase_klm.validate import Array, checked_array
 
@@ -54,6 +55,8 @@ def _turned(term: Potential, atoms: Atoms, k: Array, n: Array) -> Potential:
         rotations = Rotation.from_rotvec(2 * np.pi * (cells @ k)[:, None] * n).as_matrix()
         bonds = list(zip(i.tolist(), j.tolist(), cells.tolist(), matrices @ rotations, strict=True))
         return Exchange(bonds=bonds, onsite=onsite, site_fields=site_fields)
+    if isinstance(term, Scaled):
+        return Scaled(_turned(term.potential, atoms, k, n), term.factor)
     if isinstance(term, UniaxialAnisotropy):
         _check_along(term.axis, n, "the axis of the anisotropy")
         return term

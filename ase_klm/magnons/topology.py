@@ -175,7 +175,15 @@ def thermal_hall_conductivity(
             "average c2 times berry_curvature(..., at=...) over planes of a crystal",
         )
     thermal = _temperature(temperature_K, kT)
-    found = berry_curvature(magnons, mesh, shift=shift)
+    try:
+        found = berry_curvature(magnons, mesh, shift=shift)
+    except _TouchingBandsError as touching:
+        raise KLMError(
+            touching.what,
+            touching.why,
+            "take the smallest magnetic cell, as a supercell folds bands onto each other; "
+            "where they touch in that too, what parts them decides: a field, an anisotropy",
+        ) from None
     weights = _c2(magnons.frequencies(found.q) / thermal)
     temperature = thermal / KB
     return float(units._k**2 * temperature / units._hbar * (weights * found.flux).sum() / (2 * np.pi) ** 2)
@@ -266,6 +274,10 @@ def _checked_groups(bands: Sequence[int | Sequence[int]] | None, n_modes: int) -
     return groups
 
 
+class _TouchingBandsError(KLMError):
+    """Bands have no curvature of their own."""
+
+
 def _check_gaps(energies: Array, q: Array, groups: Groups) -> None:
     """Groups must be apart from the bands below and above them."""
     gaps = np.diff(energies, axis=1)
@@ -277,7 +289,7 @@ def _check_gaps(energies: Array, q: Array, groups: Groups) -> None:
     where = int(gaps[:, met[0]].argmin())
     apart = np.split(np.arange(energies.shape[1]), np.flatnonzero(~touching) + 1)
     proposed = ", ".join(f"({', '.join(map(str, g))})" if len(g) > 1 else str(g[0]) for g in apart)
-    raise KLMError(
+    raise _TouchingBandsError(
         f"bands {met[0]} and {met[0] + 1} touch, so that neither has a Chern number of its own",
         f"their distance is {gaps[where, met[0]]:.2g} eV at q = {q[where].round(6).tolist()}",
         f"take them together: bands=[{proposed}]",

@@ -21,6 +21,7 @@ from ase_klm.potentials.kondo import ExponentialHopping, Kondo
 from ase_klm.potentials.lattice_energy import LatticeEnergy, Morse, Spring
 from ase_klm.potentials.moment_lengths import MomentLengths
 from ase_klm.potentials.network import Network
+from ase_klm.potentials.scaled import Scaled
 from ase_klm.potentials.serialisation import from_dict
 from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
@@ -51,6 +52,7 @@ __all__ = [
     "Morse",
     "Network",
     "Potential",
+    "Scaled",
     "Spring",
     "Sum",
     "Table",

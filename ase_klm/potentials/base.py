@@ -26,7 +26,7 @@ from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plausibility import Doubt
 from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
-from ase_klm.supercells import Repetitions, checked_lattice, placed_on, tiled
+from ase_klm.supercells import Repetitions, checked_lattice, placed_on, tiled, undistorted
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
@@ -147,7 +147,13 @@ class Potential(Parametrised, ABC):
             values = np.asarray(getattr(self, name))
             if values.ndim >= -axis and values.shape[axis] == len(atoms):
                 changed[name] = tiled(values, axis, repetitions)
-        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+        found = replace(self, **changed) if changed else self  # type: ignore[type-var]
+        lattice = getattr(self, "lattice", None)
+        if lattice is None or not self.uses_lattice:
+            return found
+        twin = copy(found)  # with a lattice in the order and the images of these atoms
+        object.__setattr__(twin, "lattice", undistorted(atoms, lattice).followed)
+        return twin
 
     def describe(self) -> str:
         """The terms, with their formulas and parameters, and the units, as text to print."""
@@ -179,7 +185,7 @@ class BoundPotential:
         Device of all tensors, which are float64.
     """
 
-    turns_spins: ClassVar[bool] = True
+    turns_spins: bool = True
     """Whether the energy depends on directions of moments; else the magnetic forces are along them or zero."""
 
     def __init__(self, atoms: Structures, device: str = "cpu") -> None:

@@ -130,7 +130,15 @@ class Exchange(Potential):
         return BoundExchange(self, atoms, device)
 
     def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "Exchange":
-        return self if self.lattice is not None else replace(self, lattice=atoms)
+        if self.lattice is None:
+            return replace(self, lattice=atoms)
+        onsite, fields = self.site_terms(atoms)
+        lattice = undistorted(atoms, self.lattice)
+        bonds = self.bonds
+        if bonds:
+            i, j, cells, matrices = self._listed(atoms)
+            bonds = tuple(zip(i, j, lattice.present(i, j, cells), matrices, strict=True))
+        return replace(self, bonds=bonds, onsite=onsite, site_fields=fields, lattice=lattice.followed)
 
     def explicit_bonds(self, structures: Structures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All bonds of a structure, or of replicas: i, j (n,), cells R (n, 3), and M (n, 3, 3) in eV."""
@@ -145,14 +153,7 @@ class Exchange(Potential):
             i, j, cells = found.i, found.j, found.cells
             matrices = _shell_matrices(shells, found)
         if self.bonds:
-            listed_i, listed_j, listed_cells, listed = (np.array(column) for column in zip(*self.bonds, strict=True))
-            home = atoms if self.lattice is None else self.lattice
-            _check_ends(listed_i, listed_j, listed_cells, home)
-            if self.lattice is None:
-                _warn_of_unbonded_cells(np.unique([listed_i, listed_j]), atoms)
-            repetitions = (1, 1, 1) if self.lattice is None else placed_on(self.lattice, atoms)[0]
-            listed_i, listed_j, listed_cells = repeated_bonds(listed_i, listed_j, listed_cells, len(home), repetitions)
-            listed = tiled(listed, 0, repetitions)
+            listed_i, listed_j, listed_cells, listed = self._listed(atoms)
             i, j = np.concatenate([i, listed_i]), np.concatenate([j, listed_j])
             cells, matrices = np.concatenate([cells, listed_cells]), np.concatenate([matrices, listed])
         bare = np.flatnonzero(~magnetic & np.isin(np.arange(len(atoms)), np.concatenate([i, j])))
@@ -163,6 +164,17 @@ class Exchange(Potential):
                 "set its moment with set_moments or a texture, or leave it out of the bonds",
             )
         return i, j, lattice.present(i, j, cells), matrices
+
+    def _listed(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The listed bonds in all cells of a structure, with cells as on the lattice."""
+        i, j, cells, matrices = (np.array(column) for column in zip(*self.bonds or (), strict=True))
+        home = atoms if self.lattice is None else self.lattice
+        _check_ends(i, j, cells, home)
+        if self.lattice is None:
+            _warn_of_unbonded_cells(np.unique([i, j]), atoms)
+            return i, j, cells, matrices
+        repetitions, _ = placed_on(self.lattice, atoms)
+        return *repeated_bonds(i, j, cells, len(home), repetitions), tiled(matrices, 0, repetitions)
 
     def site_terms(self, atoms: Atoms) -> tuple[np.ndarray | None, np.ndarray | None]:
         """A, shape (N, 3, 3), and f, broadcast against moments, of a structure, in eV; None without."""

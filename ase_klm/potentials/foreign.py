@@ -19,6 +19,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.moments import computes_moments, directions, get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, Sum, stacked, terms_of
+from ase_klm.potentials.scaled import scaled, unscaled
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.supercells import Repetitions
 from ase_klm.validate import checked_array
@@ -253,7 +254,8 @@ def _full_stress(voigt: Tensor | None) -> Tensor | None:
 def potential_of(atoms: Structures) -> Potential:
     """Potential behind the calculators of a structure, or of several replicas.
 
-    Calculators of this package give theirs, ASE's `SumCalculator` a sum, all others are wrapped by `Foreign`.
+    Calculators of this package give theirs, ASE's `SumCalculator` a sum, its other linear combinations a sum of
+    scaled terms; all others are wrapped by `Foreign`.
 
     Raises
     ------
@@ -269,7 +271,7 @@ def potential_of(atoms: Structures) -> Potential:
             "attach one first, for instance atoms.calc = KondoEDCalculator(...)",
         )
     found = as_potential(atoms.calc)
-    if all(isinstance(term, Foreign) and not term.turns_spins for term in terms_of(found)):
+    if all(isinstance(term, Foreign) and not term.turns_spins for term in map(unscaled, terms_of(found))):
         raise _without_magnetic_forces(
             type(atoms.calc).__name__,
             "nothing turns the moments: it is taken for a potential of the lattice alone",
@@ -278,16 +280,12 @@ def potential_of(atoms: Structures) -> Potential:
     return found
 
 
-def is_sum(calculator: Any) -> bool:
-    """Whether it is a plain sum; averages and other combinations have weights."""
-    return isinstance(calculator, LinearCombinationCalculator) and all(w == 1 for w in calculator.mixer.weights)
-
-
 def as_potential(calculator: Any) -> Potential:
     """The potential that a calculator stands for."""
     potential = getattr(calculator, "potential", None)
     if isinstance(potential, Potential):
         return potential
-    if is_sum(calculator):
-        return Sum(tuple(as_potential(term) for term in calculator.mixer.calcs))
+    if isinstance(calculator, LinearCombinationCalculator):
+        weighted = zip(calculator.mixer.calcs, calculator.mixer.weights, strict=True)
+        return Sum(tuple(scaled(as_potential(term), weight) for term, weight in weighted))
     return Foreign(calculator)

@@ -132,7 +132,7 @@ class LatticeEnergy(Potential):
     def uses_lattice(self) -> bool:  # type: ignore[override]
         return bool(self.shells or self.bends)
 
-    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "LatticeEnergy":
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> Potential:
         for shell, value in (self.shells or {}).items():
             if isinstance(value, Spring) and np.size(value.length) > 1:
                 raise KLMError(
@@ -140,7 +140,7 @@ class LatticeEnergy(Potential):
                     "the lengths have the order of the bonds of one structure",
                     "give a stiffness alone, whose lengths are those on the lattice, or one length",
                 )
-        return self
+        return super().repeated(atoms, repetitions)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundLatticeEnergy":
         shells, bends = self.shells or {}, self.bends or {}

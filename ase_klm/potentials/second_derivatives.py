@@ -58,6 +58,17 @@ class Blocks(SecondDerivatives):
         return found.transpose(2, 0, 3, 1, 4)
 
 
+@dataclass(frozen=True)
+class ScaledDerivatives(SecondDerivatives):
+    """Those of a potential times a number."""
+
+    derivatives: SecondDerivatives
+    factor: float
+
+    def at(self, q: NDArray[np.float64]) -> NDArray[np.complex128]:
+        return self.factor * self.derivatives.at(q)
+
+
 def require_memory_at(n_atoms: int, n_q: int) -> None:
     """Whether Φ at all these q fits into memory: 9 N² complex numbers a q, three times while modes are sought.
 

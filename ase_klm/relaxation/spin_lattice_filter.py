@@ -32,6 +32,7 @@ from ase_klm.files import writing
 from ase_klm.moments import directions, get_magnetic_forces, get_moments, is_magnetic, set_moments
 from ase_klm.potentials.base import terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of
+from ase_klm.potentials.scaled import unscaled
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
 from ase_klm.runs.lattice import keep_lattice
 from ase_klm.runs.state import check_size
@@ -68,7 +69,7 @@ class SpinLatticeFilter(Filter):
     moments and magnetic forces, which `ase_klm.data.read` returns. Optimizers that limit the step of each atom by
     `maxstep` (BFGS, LBFGS, MDMin, RFO) turn no spin by more than 0.5 rad at once. `PreconLBFGS` needs ``precon=None``,
     and stops when the forces of `get_forces`, those on spins in eV/Å, are below fmax. `GPMin`, whose kernel has one
-    length for all coordinates, needs ``moment_scale=1.0``.
+    length for all coordinates, needs ``moment_scale=1.0``. `CellAwareBFGS` is for cells alone.
 
     Parameters
     ----------
@@ -128,6 +129,7 @@ class SpinLatticeFilter(Filter):
             checked_number(moment_scale, "moment_scale", "Å", above=0)
         checked_number(magnetic_fmax, "magnetic_fmax", "eV/μB", above=0)
         checked_logfile(logfile)
+        _check_filter(atoms)
         inner = atoms.atoms if isinstance(atoms, UnitCellFilter) else atoms
         structure = checked_replicas(inner)[0] if not isinstance(inner, list | tuple) else _not_atoms(inner)
         if cell and structure is atoms:
@@ -154,6 +156,24 @@ class SpinLatticeFilter(Filter):
         self._logged = ""
         if logfile is not None:
             self._log, _ = open_log(logfile, "w")
+
+    @property
+    def copy(self) -> Any:
+        """Asked for by ASE's cell filters, when they are put around this one: refused."""
+        raise KLMError(
+            "a cell filter cannot be around a SpinLatticeFilter",
+            "it strains atoms, and knows no spins",
+            "put it inside: SpinLatticeFilter(FrechetCellFilter(atoms)), or SpinLatticeFilter(atoms, cell=True)",
+        )
+
+    @property
+    def mask(self) -> Array:
+        """Asked for by ASE's `CellAwareBFGS`: refused."""
+        raise KLMError(
+            "CellAwareBFGS cannot take a SpinLatticeFilter",
+            "it takes the last coordinates for those of the cell; here they are those of spins",
+            "use another optimizer, e.g. BFGS",
+        )
 
     def __len__(self) -> int:
         return len(self.lattice) + len(self._spins)
@@ -315,7 +335,7 @@ class SpinLatticeFilter(Filter):
     def _check_results(self) -> None:
         """Evaluate the calculator once, where it stands; what it lacks is said before anything is changed."""
         for term in terms_of(potential_of(self.atoms)):  # refuses what has no magnetic forces,
-            if isinstance(term, Foreign):
+            if isinstance(unscaled(term), Foreign):
                 term.bind(self.atoms)  # and what hides them
         for what, ask, remedy in (
             ("forces", self.atoms.get_forces, "take another calculator, or relax the spins alone by SpinMinimizer"),
@@ -415,6 +435,16 @@ def _perpendicular(vectors: Array) -> Array:
 
 def _not_atoms(given: Any) -> Atoms:
     raise KLMError(f"{type(given).__name__} is not Atoms", "one structure is relaxed", "make a filter for each")
+
+
+def _check_filter(given: Any) -> None:
+    """Of ASE's filters only those of positions and cell can be inside."""
+    if isinstance(given, Filter) and not isinstance(given, UnitCellFilter):
+        raise KLMError(
+            f"{type(given).__name__} cannot be evolved together with spins",
+            "of ASE's filters those of the cell are known here: FrechetCellFilter, ExpCellFilter, UnitCellFilter",
+            "give the atoms; mask=, FixAtoms and FrechetCellFilter(atoms, mask=...) say what relaxes",
+        )
 
 
 def _checked_mask(mask: ArrayLike | None, n_atoms: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of
+from ase_klm.potentials.scaled import Scaled, unscaled
+from ase_klm.supercells import beside
 from ase_klm.validate import Array
 from ase_klm.vectors import norm
 
@@ -118,8 +120,10 @@ class SpinState:
         self._hamiltonians = [_hamiltonian(replica) for replica in self.replicas]
         self._places = [place_of(replica) for replica in self.replicas]
         device = str(getattr(self.replicas[0].calc, "device", "cpu"))
-        present = self.replicas[0] if self.single else list(self.replicas)
-        self.bound: BoundPotential = potential_of(present).bind(present, device)
+        first, *others = self.replicas
+        potential = potential_of(first if self.single else list(self.replicas))
+        present = first if self.single else [first, *(beside(first, other) for other in others)]
+        self.bound: BoundPotential = potential.bind(present, device)
         self.set(self.bound.moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
@@ -141,11 +145,19 @@ def place_of(atoms: Atoms) -> tuple[Array, ...]:
 
 def _hamiltonian(atoms: Atoms) -> list[Any]:
     """What the energy consists of; replaced, not changed, when a parameter of a calculator changes."""
-    return [term.calculator if isinstance(term, Foreign) else term for term in terms_of(potential_of(atoms))]
+    parts: list[Any] = []
+    for term in terms_of(potential_of(atoms)):
+        own = unscaled(term)
+        parts.append(own.calculator if isinstance(own, Foreign) else own)
+        if isinstance(term, Scaled):
+            parts.append(term.factor)
+    return parts
 
 
 def _identical(first: list[Any], second: list[Any]) -> bool:
-    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
+    return len(first) == len(second) and all(
+        a == b if isinstance(a, float) else a is b for a, b in zip(first, second, strict=True)
+    )
 
 
 def _of_replica(evaluation: Evaluation, number: int) -> Evaluation:

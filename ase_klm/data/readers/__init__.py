@@ -70,7 +70,8 @@ def unknown(path: Path, name: str | None = None) -> KLMError:
     return KLMError(
         f"{path} is in no format known here" if name is None else f"{name!r} is no format known here",
         f"known are {known}" + ("; neither name nor contents point to one of them" if name is None else ""),
-        "name it, if it is one of these: data.read(path, format='vasp6-deltaspin'), or --format",
+        "name it, if it is one of these: data.read(path, format='vasp6-deltaspin'), or --format; format='ase' takes "
+        "what ase.io.read takes, such as an OUTCAR without constrained moments",
     )
 
 

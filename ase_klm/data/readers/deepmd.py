@@ -12,17 +12,24 @@ from numpy.typing import NDArray
 
 from ase_klm.data.about import About
 from ase_klm.data.readers import blocks, tables
-from ase_klm.errors import KLMError
+from ase_klm.errors import KLMError, warn
 from ase_klm.validate import checked_array
 
 NAME = "deepmd"
 FILES = "folder of a DeePMD-kit spin set (type.raw, set.*)"
+ROUNDING = 2e-5
+"""Steps between energies, eV an atom, above which their rounding is told of: labels are fitted to 1e-4 and better."""
+
 _LABELS = ("energy", "force", "force_mag", "box", "real_atom_types")
 
 
 def recognises_folder(path: Path) -> bool:
-    """Whether there are systems in a folder."""
-    return bool(_systems(path))
+    """Whether there are systems in a folder, or the text files of one."""
+    return bool(_systems(path)) or _is_text(path)
+
+
+def _is_text(path: Path) -> bool:
+    return (path / "type.raw").is_file() and (path / "coord.raw").is_file()
 
 
 def _systems(path: Path) -> list[Path]:
@@ -38,6 +45,12 @@ def read(path: Path, _structure: Any = None) -> tuple[list[Atoms], About]:
         When there is none, an array is missing or damaged, or types have no names.
     """
     systems = _systems(path) if path.is_dir() else []
+    if not systems and _is_text(path):
+        raise KLMError(
+            f"{path} holds DeePMD-kit data as text, coord.raw and others",
+            "arrays set.000/coord.npy, set.000/spin.npy... are read here",
+            "turn them into arrays: raw_to_set.sh of DeePMD-kit, or numpy.save of numpy.loadtxt for each",
+        )
     if not systems:
         raise KLMError(
             f"{path} is no DeePMD-kit data",
@@ -104,6 +117,8 @@ def _set(folder: Path, numbers: NDArray[np.int64], pbc: bool, names: list[int]) 
         # one frame may come without its axis, an energy as a column, and vectors as (n, N, 3)
         flat = values.reshape(shape) if values.size == np.prod(shape) and _same_frames(values, n) else values
         found[name] = checked_array(flat, shape, f"{name}.npy of {folder}")
+        if name == "energy":
+            _warn_of_rounding(values, n_atoms, f"{name}.npy of {folder}")
     frames = []
     for i in range(n):
         kinds = found["real_atom_types"][i].astype(int) if "real_atom_types" in found else None
@@ -126,6 +141,19 @@ def _set(folder: Path, numbers: NDArray[np.int64], pbc: bool, names: list[int]) 
             )
         )
     return frames, "force_mag" in found
+
+
+def _warn_of_rounding(energies: NDArray[Any], n_atoms: int, name: str) -> None:
+    """Single precision holds seven digits: too few for total energies that count core electrons."""
+    if not np.issubdtype(energies.dtype, np.floating):
+        return
+    step = float(np.spacing(np.abs(energies).max(initial=0.0)))
+    if step > ROUNDING * n_atoms:
+        warn(
+            f"{name} is known to {step:.2g} eV only",
+            f"it was stored as {energies.dtype}, which has no more digits of {float(energies.ravel()[0]):.8g} eV",
+            "write it anew from the calculations, in float64",
+        )
 
 
 def _number_of_frames(coordinates: NDArray[Any], size: int) -> int:
