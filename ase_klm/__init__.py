@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ExchangeCalculator,
         KondoEDCalculator,
         MagNetCalculator,
+        NetworkCalculator,
         SpinCalculator,
     )
     from ase_klm.dynamics import LLGDynamics, SpinLatticeDynamics, suggest_timestep
@@ -36,6 +37,7 @@ __all__ = [
     "LLGDynamics",
     "MagNetCalculator",
     "Magnons",
+    "NetworkCalculator",
     "SpinCalculator",
     "SpinLatticeDynamics",
     "SpinLatticeFilter",
@@ -60,6 +62,7 @@ _ROOM = {
     "ExchangeCalculator": "calculators",
     "KondoEDCalculator": "calculators",
     "MagNetCalculator": "calculators",
+    "NetworkCalculator": "calculators",
     "SpinCalculator": "calculators",
     "LLGDynamics": "dynamics",
     "SpinLatticeDynamics": "dynamics",

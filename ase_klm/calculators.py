@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from ase import Atoms
@@ -32,6 +32,7 @@ from ase_klm.potentials.kondo import BoundKondo, Kondo
 from ase_klm.potentials.network import Network
 from ase_klm.potentials.parameters import call, defaults_of, shown
 from ase_klm.potentials.serialisation import called, known_class, read, written
+from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
 from ase_klm.supercells import checked_lattice
 from ase_klm.validate import Array, checked_number
@@ -397,7 +398,58 @@ class KondoEDCalculator(_ParametrisedCalculator):
         return BandStructure(path, energies[None], reference=self.get_property("chemical_potential", structure))
 
 
-class ECNNCalculator(_ParametrisedCalculator):
+class NetworkCalculator(_ParametrisedCalculator):
+    """Any trained network, of spins on a lattice or of atoms and moments, with a Zeeman field.
+
+    The network's card (``models.card``) says for what it was trained, and how large its errors are.
+
+    Parameters
+    ----------
+    model : str, Path or network
+        A packaged name, a file of `ase-klm train`, or a network of `models`.
+    field : array_like
+        eV/μB, shape (3,), or (N, 3) for each site.
+    device : str
+        "cpu" or "cuda".
+    dtype : str
+        "float32" or "float64".
+    compile : bool
+        Compile the network with `torch.compile` at the first evaluation. It needs a C++ compiler.
+    hamiltonian
+        Other values of parameters than those of the card, for networks that know them, e.g. ``filling=0.47``.
+    """
+
+    _made: ClassVar[Callable[..., Potential]] = staticmethod(network_potential)
+
+    def __init__(
+        self,
+        model: Any = "kondo-square",
+        field: Any = (0.0, 0.0, 0.0),
+        device: str = "cpu",
+        dtype: str = "float32",
+        compile: bool = False,  # noqa: A002, the name that torch gives it
+        **hamiltonian: Any,
+    ) -> None:
+        super().__init__(device=device, model=model, field=field, dtype=dtype, compile=compile, **hamiltonian)
+
+    @classmethod
+    def _build(
+        cls, model: Any = "kondo-square", field: Any = (0.0, 0.0, 0.0), dtype: str = "float32", **parameters: Any
+    ) -> Potential:
+        options: dict[str, Any] = {"compile": parameters.pop("compile", False)}
+        if dtype not in ("float32", "float64"):
+            raise KLMError(f"dtype = {dtype!r} is unknown", "known are float32 and float64", 'e.g. dtype="float32"')
+        changed = {name: value for name, value in parameters.items() if value is not None}
+        for name, value in changed.items():
+            checked_number(value, name, "eV" if name != "filling" else "")
+        if len(changed.keys() & {"filling", "mu"}) == 1:
+            changed = {"filling": None, "mu": None} | changed
+        if changed:
+            options["hamiltonian"] = changed
+        return cls._made(load(model), dtype=dtype, **options) + Zeeman(field)
+
+
+class ECNNCalculator(NetworkCalculator):
     """A trained network of spins on a lattice, with classical spins in a Zeeman field; for lattices of any size.
 
     Takes the place of `KondoEDCalculator` in a script. The network's card (``models.files.card``) says for which
@@ -423,6 +475,8 @@ class ECNNCalculator(_ParametrisedCalculator):
         the structure that is given.
     """
 
+    _made = Network
+
     def __init__(
         self,
         model: Any = "kondo-square",
@@ -435,26 +489,10 @@ class ECNNCalculator(_ParametrisedCalculator):
         compile: bool = False,  # noqa: A002, the name that torch gives it
         lattice: Atoms | None = None,
     ) -> None:
-        parameters = {"J": J, "filling": filling, "mu": mu, "dtype": dtype, "compile": compile, "lattice": lattice}
-        super().__init__(device=device, model=model, field=field, **parameters)
-
-    @staticmethod
-    def _build(
-        model: Any = "kondo-square", field: Any = (0.0, 0.0, 0.0), dtype: str = "float32", **parameters: Any
-    ) -> Potential:
-        compiled = parameters.pop("compile", False)
-        if dtype not in ("float32", "float64"):
-            raise KLMError(f"dtype = {dtype!r} is unknown", "known are float32 and float64", 'e.g. dtype="float32"')
-        network = load(model)
-        changed = {name: value for name, value in parameters.items() if value is not None}
-        for name, value in changed.items():
-            checked_number(value, name, "eV" if name != "filling" else "")
-        if len(changed.keys() & {"filling", "mu"}) == 1:
-            changed = {"filling": None, "mu": None} | changed
-        return Network(network, changed or None, dtype=dtype, compile=compiled) + Zeeman(field)
+        super().__init__(model, field, device, dtype, compile, J=J, filling=filling, mu=mu, lattice=lattice)
 
 
-class MagNetCalculator(_ParametrisedCalculator):
+class MagNetCalculator(NetworkCalculator):
     """A trained network of atoms and moments: energy, forces, stress and magnetic forces of any structure.
 
     The network's card (``models.card``) says for which species it was trained, and how large its errors are. Moments
@@ -474,6 +512,8 @@ class MagNetCalculator(_ParametrisedCalculator):
         eV/μB, shape (3,), or (N, 3) for each site.
     """
 
+    _made = Atomistic
+
     def __init__(
         self,
         model: Any,
@@ -482,12 +522,7 @@ class MagNetCalculator(_ParametrisedCalculator):
         compile: bool = False,  # noqa: A002, the name that torch gives it
         field: Any = (0.0, 0.0, 0.0),
     ) -> None:
-        super().__init__(device=device, model=model, dtype=dtype, compile=compile, field=field)
-
-    @staticmethod
-    def _build(field: Any = (0.0, 0.0, 0.0), **parameters: Any) -> Potential:
-        network = Atomistic(load(parameters["model"]), parameters["dtype"], parameters["compile"])
-        return network + Zeeman(field)
+        super().__init__(model, field, device, dtype, compile)
 
 
 class ExchangeCalculator(_ParametrisedCalculator):

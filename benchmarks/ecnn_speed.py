@@ -16,7 +16,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ from ase_klm.models.base import LatticeNetwork
 from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.models.ecnn import ECNN
 from ase_klm.models.ecnn_reference import ReferenceECNN
+from ase_klm.models.labels import Labels
 from ase_klm.potentials.network import Network
 from ase_klm.training import Loss, Values
-from ase_klm.training.evaluation import energies_and_fields
+from ase_klm.training.derivatives import derivatives
 
 SIZES = (30, 48, 96, 192, 288, 576)
 BLOCK = 3
@@ -222,16 +223,17 @@ def training(name: str, prepare: bool, device: str, seconds: float, size: int = 
     model = network(name, atoms).to(device)
     placed, weights = model.place(atoms), [p for p in model.parameters() if p.requires_grad]
     moments = torch.as_tensor(get_moments(atoms), dtype=torch.float32, device=device)[None]
-    kept = [model.prepare(moments[0], placed)] if prepare else None
     label = torch.randn(moments.shape, generator=torch.Generator().manual_seed(1)).to(device)
-    labels = Values.of(moments, torch.zeros(1, dtype=torch.float64, device=device), label)
+    energies = torch.zeros(1, dtype=torch.float64, device=device)
+    labels = Labels.of(placed, moments, energies=energies, magnetic_forces=label)
+    labels = replace(labels, prepared=[model.prepare(moments[0], placed)] if prepare else None)
 
     def evaluate() -> Any:
-        return energies_and_fields(model, moments, placed, kept)
+        return derivatives(model, labels)
 
     def step() -> Any:
-        found = Values.of(moments, *energies_and_fields(model, moments, placed, kept, training=True))
-        return torch.autograd.grad(Loss()(found, labels), weights, allow_unused=True)
+        found = derivatives(model, labels, training=True)
+        return torch.autograd.grad(Loss()(found, Values.given(labels)), weights, allow_unused=True)
 
     once, twice = medians((evaluate, step), device, seconds)
     return float(once), float(twice)

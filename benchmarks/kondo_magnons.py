@@ -54,7 +54,7 @@ def main() -> None:
         found = trainer.run()
         cell.calc = ECNNCalculator(trainer.best_path, dtype="float64")
         magnons = Magnons(cell)
-        report(f"{name}, torque error {found.torque:.4f} eV/μB", magnons.frequencies(PATH)[:, ::2], exact)
+        report(f"{name}, transverse error {found.transverse:.4f} eV/μB", magnons.frequencies(PATH)[:, ::2], exact)
 
 
 def neel(size: int) -> Atoms:

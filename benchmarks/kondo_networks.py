@@ -61,8 +61,8 @@ def print_accuracy(networks: dict[str, LatticeNetwork], frames: list[Frame]) -> 
     for name, model in networks.items():
         found = evaluate(model, frames)
         print(
-            f"{name:{width}s} {type(model).__name__:17s} {model.n_weights:8d} {found.energy:10.2e} {found.field:8.4f} "
-            f"{found.torque:8.4f} {found.correlation:11.4f}",
+            f"{name:{width}s} {type(model).__name__:17s} {model.n_weights:8d} {found.energy:10.2e} "
+            f"{found.magnetic_forces:8.4f} {found.transverse:8.4f} {found.correlation:11.4f}",
             flush=True,
         )
     quoted = f"{PUBLISHED['field']:8.4f} {PUBLISHED['torque']:8.4f}"
@@ -89,7 +89,7 @@ def print_sizes(networks: dict[str, LatticeNetwork], options: argparse.Namespace
             **KONDO,
         )
         found = [evaluate(model, frames) for model in networks.values()]
-        columns = (f"{1e3 * one.energy:9.3f} {one.field:8.4f} {one.torque:7.4f}" for one in found)
+        columns = (f"{1e3 * one.energy:9.3f} {one.magnetic_forces:8.4f} {one.transverse:7.4f}" for one in found)
         print(f"{f'{size}×{size}':>7s} {len(frames):6d} " + " ".join(columns), flush=True)
 
 

@@ -16,16 +16,16 @@ A training that was cut short goes on.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from ase import Atoms
 
 from ase_klm import SpinCalculator, data, lattices, plot, potentials, set_moments
 from ase_klm.models import files
 from ase_klm.models.magnet import MagNet
-from ase_klm.training import AtomicLoss, AtomicValues, Modern, Trainer, atomic_measures, predict, split
+from ase_klm.training import Loss, Modern, Trainer, Values, errors_of, predict, split
 
 LABELS = "ase_klm.potentials.cri3_model(), an explicit model of monolayer CrI3; not density functional theory"
 LENGTH = 3.0  # μB
@@ -59,7 +59,7 @@ def main() -> None:
         lattice_channels=options.lattice_channels,
     )
     recipe = Modern(learning_rate=options.learning_rate, batch=4, ema=0.99)
-    loss = AtomicLoss()
+    loss = Loss()
     length = {"minutes": options.minutes, "device": options.device, "initial": options.initial}
     model = None if options.initial else model
     trainer = Trainer(model, training, validation, options.folder, recipe, loss, **length)
@@ -68,7 +68,7 @@ def main() -> None:
     print(f"{model.n_weights} weights, {trainer.progress.step} steps in {trainer.progress.seconds / 60:.1f} min")
     for name, (_, frames) in parts.items():
         predicted, labels = predict(model, frames)
-        found, spread = atomic_measures(predicted, labels), atomic_measures(_mean(labels), labels)
+        found, spread = errors_of(predicted, labels), errors_of(_mean(labels), labels)
         print(f"{name}: {found}")
         ratios = {key: value / spread.numbers[key] for key, value in found.numbers.items() if key != "correlation"}
         print("  over the spread of the labels: " + ", ".join(f"{key} {value:.2%}" for key, value in ratios.items()))
@@ -137,11 +137,10 @@ def _labelled(path: Path, make, number: int):
     return data.read(path)
 
 
-def _mean(labels: AtomicValues) -> AtomicValues:
+def _mean(labels: Values) -> Values:
     """The mean energy, and no forces."""
     energies = labels.energy_densities.mean().expand_as(labels.energy_densities)
-    zero = torch.zeros_like(labels.forces)
-    return AtomicValues(energies, zero, zero, labels.directions, labels.transverse_only)
+    return replace(labels.zeros(), energy_densities=energies)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ase_klm import data
 from ase_klm.graphs import bonds_within
 from ase_klm.models.magnet import MagNet
 from ase_klm.moments import directions
-from ase_klm.training import AtomicLoss, Modern, Trainer, split
+from ase_klm.training import Loss, Modern, Trainer, split
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     print(f"  {'the mean':14s} {_row(energies - _labels(training)[0].mean(), fields)}")
     model = MagNet.seeded(options.seed, ("Fe",), cutoff=6.0, channels=options.channels, sent=4, spin_orbit=False)
     recipe = Modern(learning_rate=5e-3, batch=4, ema=0.99)
-    loss = AtomicLoss(options.energy, forces=0.0, magnetic_forces=0.0)
+    loss = Loss(energy=options.energy, forces=0.0, magnetic_forces=0.0)
     length = {"epochs": options.epochs, "seed": options.seed}
     found = Trainer(model, training, validation, options.folder, recipe, loss, **length).run()
     print(f"  {'MagNet':14s} {1e3 * found.energy:12.3f} {1e3 * found.transverse:20.3f}")

@@ -17,6 +17,7 @@ magnetic forces are those of the labels as they are, whatever their scale.
 import argparse
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,13 +29,13 @@ import torch
 from ase_klm import data, plot
 from ase_klm.models.magnet import MagNet
 from ase_klm.training import (
-    AtomicLoss,
-    AtomicMeasures,
-    AtomicValues,
+    Errors,
+    Loss,
     Modern,
     PlateauAdam,
     Trainer,
-    atomic_measures,
+    Values,
+    errors_of,
     predict,
 )
 
@@ -85,7 +86,7 @@ def main() -> None:
         _picture(found).savefig(options.folder / "magnet_nio.png", dpi=150)
 
 
-def _run(name: str, training: Any, validation: Any, options: argparse.Namespace) -> AtomicMeasures:
+def _run(name: str, training: Any, validation: Any, options: argparse.Namespace) -> Errors:
     changed = RUNS[name]
     if "frames" in changed:
         chosen = np.random.default_rng(options.seed).permutation(len(training))[: changed["frames"]]
@@ -96,7 +97,7 @@ def _run(name: str, training: Any, validation: Any, options: argparse.Namespace)
         recipe: Any = PlateauAdam(batch=4)
     else:
         recipe = Modern(learning_rate=5e-3, batch=4, ema=0.99)
-    loss = AtomicLoss(**dict(BASE["loss"]) | changed.get("loss", {}))
+    loss = Loss(**dict(BASE["loss"]) | changed.get("loss", {}))
     folder = options.folder / name.replace(" ", "_").replace(",", "")
     length = {"epochs": math.ceil(options.steps / math.ceil(len(training) / 4)), "seed": options.seed}
     trainer = Trainer(model, training, validation, folder, recipe, loss, device=options.device, **length)
@@ -106,10 +107,10 @@ def _run(name: str, training: Any, validation: Any, options: argparse.Namespace)
     plot.atomic_parity(predicted, labels)[0].figure.savefig(folder / "parity.png", dpi=100)
     minutes = trainer.progress.seconds / 60
     print(f"{name}: {model.n_weights} weights, {trainer.progress.step} steps in {minutes:.1f} min", flush=True)
-    return atomic_measures(predicted, labels)
+    return errors_of(predicted, labels)
 
 
-def mean_of(training: AtomicValues, labels: AtomicValues) -> AtomicMeasures:
+def mean_of(training: Values, labels: Values) -> Errors:
     """Errors of the mean of each label over the training part; all structures are alike."""
     counts = [len(values.energy_densities) for values in (training, labels)]
 
@@ -117,19 +118,19 @@ def mean_of(training: AtomicValues, labels: AtomicValues) -> AtomicMeasures:
         return values.view(counts[0], -1, 3).mean(0).repeat(counts[1], 1)
 
     energies = training.energy_densities.mean().expand(counts[1])
-    vectors = mean(training.forces), mean(training.magnetic_forces)
-    return atomic_measures(AtomicValues(energies, *vectors, labels.directions, labels.transverse_only), labels)
+    forces, magnetic_forces = mean(training.forces), mean(training.magnetic_forces)
+    return errors_of(replace(labels, energy_densities=energies, forces=forces, magnetic_forces=magnetic_forces), labels)
 
 
-def _numbers(measures: AtomicMeasures) -> list[float]:
+def _numbers(measures: Errors) -> list[float]:
     return [1e3 * e for e in (measures.energy, measures.forces, measures.magnetic_forces, measures.transverse)]
 
 
-def _row(name: str, measures: AtomicMeasures) -> str:
+def _row(name: str, measures: Errors) -> str:
     return f"{name:28s}" + "".join(f"{value:9.4f} " for value in _numbers(measures))
 
 
-def _picture(found: dict[str, AtomicMeasures]) -> Any:
+def _picture(found: dict[str, Errors]) -> Any:
     """The trade-off between energies and torques, and errors against the number of structures."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 4.0), layout="constrained")
     for label, suffix in (("label scale fitted", ""), ("as labelled", ", as labelled")):

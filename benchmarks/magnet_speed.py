@@ -115,12 +115,12 @@ def print_times(ours: MagNet, general: ReferenceMagNet, options: argparse.Namesp
 
 def training_step(model: AtomicNetwork, atoms: Atoms) -> Callable[[], Any]:
     """Gradient by the weights of a sum of squares of energies, forces and magnetic forces."""
-    graph, cells = model.graph([atoms]), torch.tensor(atoms.cell.array)[None]
+    graph, cells = model.place(atoms), torch.tensor(atoms.cell.array)[None]
     x, m = (torch.tensor(atoms.arrays[name], requires_grad=True) for name in ("positions", "initial_magmoms"))
     weights = [p for p in model.parameters() if p.requires_grad]
 
     def step() -> Any:
-        energies = model.total_energies(graph, x, cells, m)
+        energies = model.energies(graph, m, x, cells)
         forces = torch.autograd.grad(energies.sum(), (x, m), create_graph=True)
         loss = energies.square().sum() + sum(values.square().sum() for values in forces)
         return torch.autograd.grad(loss, weights, allow_unused=True)

@@ -6,7 +6,6 @@ NAME is what users say, e.g. kondo-square; the file goes to ase_klm/pretrained. 
 """
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
 from ase_klm import data
@@ -24,7 +23,7 @@ def main() -> None:
     frames = data.read(options.test)
     found = evaluate(model, frames)
     known = {name: card[name] for name in ("hamiltonian", "training", "errors") if name in card}
-    known["test"] = {"configurations": len(frames), "sites": len(frames[0].atoms), **asdict(found)}
+    known["test"] = {"configurations": len(frames), "sites": len(frames[0].atoms), **found.numbers}
     target = Path(files.__file__).parents[1] / "pretrained" / f"{options.name}.safetensors"
     files.save(target, model, known)
     target.chmod(0o644)

@@ -32,7 +32,7 @@ from ase_klm.models.base import LatticeNetwork
 from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.models.ecnn import ECNN
 from ase_klm.models.invariant import InvariantNetwork
-from ase_klm.training import Loss, Measures, Modern, Paper, Recipe, Trainer, evaluate
+from ase_klm.training import Errors, Loss, Modern, Paper, Recipe, Trainer, evaluate
 
 PARTS = ("i", "ii", "iii", "iv", "v", "vi")
 START = "kondo-square-ecnn"
@@ -81,15 +81,15 @@ def main() -> None:
             files.save(options.folder / "baseline.safetensors", trainer.model, files.card(trainer.best_path))
 
 
-def print_row(case: Case, model: LatticeNetwork, steps: str, found: Measures, label: str) -> None:
+def print_row(case: Case, model: LatticeNetwork, steps: str, found: Errors, label: str) -> None:
     print(
         f"{case.part:4s} {label:50s} {len(case.training):3d} {model.n_weights:7d} {steps:>7s} {found.energy:9.2e} "
-        f"{found.field:7.4f} {found.torque:7.4f} {found.correlation:11.4f}",
+        f"{found.magnetic_forces:7.4f} {found.transverse:7.4f} {found.correlation:11.4f}",
         flush=True,
     )
 
 
-def trained(case: Case, options: argparse.Namespace) -> tuple[Trainer, Measures]:
+def trained(case: Case, options: argparse.Namespace) -> tuple[Trainer, Errors]:
     """The training, at its end, and its errors."""
     trainer = Trainer(
         None if case.model is None else case.model(),

@@ -15,7 +15,7 @@ from ase_klm import lattices, plot
 from ase_klm.choices import KINDS
 from ase_klm.data.sampling import sample
 from ase_klm.models import files
-from ase_klm.training import measures, predict
+from ase_klm.training import errors_of, predict
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     )
     predicted, labels = predict(files.load(options.model), frames)
     print(f"{options.model} on {options.count} configurations of the kind {options.kind}:")
-    print(measures(predicted, labels))
+    print(errors_of(predicted, labels))
 
     panels = plot.parity(predicted.magnetic_forces, labels.magnetic_forces, labels.directions)
     figure = panels[0].figure

@@ -56,8 +56,8 @@ def main() -> None:
     recipe = Modern(learning_rate=6e-3, batch=2)
     found = Trainer(model, training, validation, directory, recipe=recipe, minutes=options.minutes).run()
     print(f"energy       {found.energy:.2e} eV/site")
-    print(f"field        {found.field:.2e} eV/μB")
-    print(f"torque       {found.torque:.2e} eV/μB")
+    print(f"magnetic forces {found.magnetic_forces:.2e} eV/μB")
+    print(f"transverse      {found.transverse:.2e} eV/μB")
     print(f"correlation  {found.correlation:.4f}")
 
     predicted, labels = predict(model, validation)

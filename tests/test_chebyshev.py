@@ -1,6 +1,7 @@
 """Local Chebyshev moments against the dense Hamiltonian, and the network made of them: symmetries, thermodynamics."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,16 +10,17 @@ import torch
 from ase_klm import KLMError, KLMWarning, SpinCalculator, get_moments, lattices, set_moments, testing, textures
 from ase_klm.electrons.hamiltonian import TightBinding
 from ase_klm.graphs import neighbour_shells
-from ase_klm.models.base import FARTHEST, Labels
+from ase_klm.models.base import FARTHEST
 from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.models.hamiltonian import checked_hamiltonian
+from ase_klm.models.labels import Labels
 from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.lattice import LatticeStars
 from ase_klm.nn.local_moments import LocalMoments
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.potentials.network import Network
-from ase_klm.training.dataset import Group, prepared
-from ase_klm.training.evaluation import energies_and_fields
+from ase_klm.training.derivatives import derivatives
+from ase_klm.training.lattices import prepared
 
 SQUARE = {"hopping": {1: 1.0}, "J": 7.0, "filling": 0.48}
 FRUSTRATED = {"hopping": {1: 1.0, 2: 0.3}, "J": 2.0, "mu": -1.5}
@@ -46,6 +48,11 @@ def network(atoms, hamiltonian=SQUARE, radius=2, seed=0, **options):
         model.chemical_potential.fill_(-1.2)
         model.electrons.fill_(0.9)
     return model.requires_grad_(False)
+
+
+def energies_and_fields(model, moments, placed, kept=None):
+    found = derivatives(model, replace(Labels.of(placed, moments), prepared=kept))
+    return found.energy_densities * moments.shape[-2], found.magnetic_forces.view(moments.shape)
 
 
 def energy_and_field(model, atoms, placed=None):
@@ -201,9 +208,9 @@ def test_a_mesh_counts_the_electrons_of_its_supercell():
     atoms = randomised(lattices.square((3, 3)))
     model = network(atoms, SQUARE | {"filling": 0.47})  # 8.46 electrons
     supercell = atoms.repeat((5, 5, 1))
-    whole = model.total_energies(spins(supercell), model.place(supercell))
-    meshed = model.total_energies(spins(atoms), model.place(atoms, {"kpts": [5, 5, 1]}))
-    bare = model.total_energies(spins(atoms), model.place(atoms))
+    whole = model.energies(model.place(supercell), spins(supercell))
+    meshed = model.energies(model.place(atoms, {"kpts": [5, 5, 1]}), spins(atoms))
+    bare = model.energies(model.place(atoms), spins(atoms))
     assert float(25 * meshed) == pytest.approx(float(whole), rel=1e-12)
     assert abs(float(25 * bare - whole)) > 1e-3
 
@@ -228,8 +235,7 @@ def test_prepared_configurations_give_the_same(name):
     model = network(atoms, hamiltonian)
     placed = model.place(atoms)
     moments = torch.stack([spins(randomised(atoms.copy(), seed=seed)) for seed in range(3)])
-    group = Group(moments=moments, magnetic_forces=moments, energies=torch.zeros(3, dtype=torch.float64), atoms=atoms)
-    kept = prepared(model, group, placed)
+    kept = prepared(model, Labels.of(placed, moments))
     expected = energies_and_fields(model, moments, placed)
     for found in (
         energies_and_fields(model, moments, placed, kept),
@@ -273,7 +279,7 @@ def test_other_values_of_the_parameters():
     moments = spins(atoms)
 
     def energy(**values):
-        return float(model.total_energies(moments, model.place(atoms, values)))
+        return float(model.energies(model.place(atoms, values), moments))
 
     plain = energy()
     assert energy(J=7.0, filling=0.48, mu=None, temperature=0.1, hopping={"1": 1.0}) == plain
@@ -305,7 +311,9 @@ def test_calibration():
     s2 = torch.stack([model.features(one.mT, placed)[:, 0].sum() for one in m])
     (gradient,) = torch.autograd.grad(s2.sum(), m)
     fresh = ChebyshevNetwork.for_atoms(atoms, hamiltonian=SQUARE, radius=2).double()
-    fresh.calibrate([(Labels(moments, -gradient, s2.detach(), torch.full((12,), -2.5, dtype=torch.float64)), placed)])
+    potentials = torch.full((12,), -2.5, dtype=torch.float64)
+    known = {"magnetic_forces": -gradient, "energies": s2.detach(), "chemical_potentials": potentials}
+    fresh.calibrate([Labels.of(placed, moments, **known)])
     assert float(fresh.chemical_potential) == -2.5
     assert float(fresh.electrons) == pytest.approx(round(72 * 0.48) / 36)
     _, fields = energies_and_fields(fresh, moments, fresh.place(atoms, {"mu": -2.5}))
@@ -319,9 +327,8 @@ def calibrated(atoms, count=12):
     """A network that has seen random spins, and these spins."""
     model = network(atoms, radius=3)
     moments = torch.stack([spins(randomised(atoms.copy(), seed=seed)) for seed in range(count)])
-    sets = [(Labels(moments, moments, torch.zeros(count, dtype=torch.float64)), model.place(atoms))]
-    model.calibrate(sets)
-    model.learn_range(sets)
+    energies = torch.zeros(count, dtype=torch.float64)
+    model.calibrate([Labels.of(model.place(atoms), moments, magnetic_forces=moments, energies=energies)])
     return model, moments
 
 

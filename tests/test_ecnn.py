@@ -107,7 +107,7 @@ def test_tied_shells_have_the_point_group_of_the_lattice():
     for tied in (True, False):
         model = network(atoms, tied=tied)
         placed = model.place(atoms)
-        difference[tied] = float((model(turned, placed) - model(spins(atoms), placed)).abs())
+        difference[tied] = float((model(placed, turned) - model(placed, spins(atoms))).abs())
     assert difference[True] < 1e-10
     assert difference[False] > 1e-3
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ase_klm import KLMError, SpinCalculator, get_moments, lattices, set_moments, testing, textures
-from ase_klm.models.base import Labels
 from ase_klm.models.invariant import InvariantNetwork
+from ase_klm.models.labels import Labels
 from ase_klm.nn.invariants import Invariants
 from ase_klm.potentials.network import Network
 
@@ -126,7 +126,7 @@ def test_any_length_of_moments():
     model = network(atoms)
     moments = (moments_of(atoms) * torch.linspace(0, 2, len(atoms))[:, None]).requires_grad_()
     placed = model.place(atoms)
-    assert torch.autograd.gradcheck(lambda m: model(m, placed), moments)
+    assert torch.autograd.gradcheck(lambda m: model(placed, m), moments)
 
 
 def test_amplitudes_of_representations_are_among_the_invariants(rng):
@@ -159,7 +159,8 @@ def test_calibration_normalises():
     model = network(several[0], radius=1)
     moments = torch.stack([moments_of(atoms) for atoms in several])
     placed = model.place(several[0])
-    model.calibrate([(Labels(moments, 2 * moments, torch.tensor([36.0, 72.0, 108.0])), placed)])
+    known = {"magnetic_forces": 2 * moments, "energies": torch.tensor([36.0, 72.0, 108.0])}
+    model.calibrate([Labels.of(placed, moments, **known)])
     (values,) = model._values(moments, placed)
     normalised = model.invariants[0].normalised(values).transpose(0, 1).flatten(1)
     torch.testing.assert_close(normalised.mean(1), torch.zeros(len(normalised)).double(), atol=1e-12, rtol=0)
@@ -170,7 +171,8 @@ def test_calibration_normalises():
 def test_rebuilt_from_hyperparameters():
     atoms = random_lattice(lattices.kagome, 3)
     model = network(atoms)
-    model.calibrate([(Labels(moments_of(atoms)[None], moments_of(atoms)[None], torch.ones(1)), model.place(atoms))])
+    moments = moments_of(atoms)[None]
+    model.calibrate([Labels.of(model.place(atoms), moments, magnetic_forces=moments, energies=torch.ones(1))])
     with torch.random.fork_rng():
         other = InvariantNetwork(model.lattice, **model.hyperparameters).double()
     other.load_state_dict(model.state_dict())

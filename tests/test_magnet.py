@@ -20,6 +20,7 @@ from ase_klm import (
     set_moments,
     testing,
 )
+from ase_klm.models.labels import Labels
 from ase_klm.models.magnet import MagNet
 from ase_klm.models.magnet_published import PublishedMagNet
 from ase_klm.nn.atomic_graph import AtomicGraph
@@ -64,13 +65,18 @@ def arrays(*structures):
     moments = np.concatenate([atoms.arrays["initial_magmoms"] for atoms in structures])
     positions = np.concatenate([atoms.positions for atoms in structures])
     cells = np.stack([atoms.cell.array for atoms in structures])
-    return tuple(torch.tensor(values) for values in (positions, cells, moments))
+    return tuple(torch.tensor(values) for values in (moments, positions, cells))
 
 
-def evaluated(model, graph, positions, cells, moments):
+def labels(graph, moments, positions, cells, energies, **others):
+    sizes, energies = torch.bincount(graph.structure), torch.tensor(energies, dtype=torch.float64)
+    return Labels.of(graph, moments, positions=positions, cells=cells, sizes=sizes, energies=energies, **others)
+
+
+def evaluated(model, graph, moments, positions, cells):
     """Site energies, forces and magnetic forces."""
     x, m = positions.clone().requires_grad_(), moments.clone().requires_grad_()
-    energies = model.site_energies(graph, x, cells, m)
+    energies = model.site_energies(graph, m, x, cells)
     by_x, by_m = torch.autograd.grad(energies.sum(), (x, m))
     return energies.detach(), -by_x, -by_m
 
@@ -86,28 +92,28 @@ def close(a, b, tolerance=1e-10):
 
 def test_rotations_inversion_and_translation(model, rng):
     atoms = structure(rng)
-    graph, (x, cell, m) = model.graph([atoms]), arrays(atoms)
-    energies, forces, magnetic = evaluated(model, graph, x, cell, m)
+    graph, (m, x, cell) = model.place([atoms]), arrays(atoms)
+    energies, forces, magnetic = evaluated(model, graph, m, x, cell)
     assert energies.std() > 1e-3
     assert forces.abs().max() > 1e-3
     assert magnetic.abs().max() > 1e-3
     turn = rotation(rng)
-    found = evaluated(model, graph, x @ turn.T, cell @ turn.T, m @ turn.T)
+    found = evaluated(model, graph, m @ turn.T, x @ turn.T, cell @ turn.T)
     assert close(found, (energies, forces @ turn.T, magnetic @ turn.T))
-    assert close(evaluated(model, graph, -x, -cell, m), (energies, -forces, magnetic))  # moments are axial
-    assert close(evaluated(model, graph, x + 1.3, cell, m), (energies, forces, magnetic))
+    assert close(evaluated(model, graph, m, -x, -cell), (energies, -forces, magnetic))  # moments are axial
+    assert close(evaluated(model, graph, m, x + 1.3, cell), (energies, forces, magnetic))
     if not model.symmetry.spin_orbit:
-        assert close(evaluated(model, graph, x, cell, m @ turn.T), (energies, forces, magnetic @ turn.T))
-        assert close(evaluated(model, graph, x @ turn.T, cell @ turn.T, m), (energies, forces @ turn.T, magnetic))
+        assert close(evaluated(model, graph, m @ turn.T, x, cell), (energies, forces, magnetic @ turn.T))
+        assert close(evaluated(model, graph, m, x @ turn.T, cell @ turn.T), (energies, forces @ turn.T, magnetic))
     else:
-        assert not close(evaluated(model, graph, x, cell, m @ turn.T), (energies, forces, magnetic), 1e-6)
+        assert not close(evaluated(model, graph, m @ turn.T, x, cell), (energies, forces, magnetic), 1e-6)
 
 
 def test_time_reversal(model, rng):
     atoms = structure(rng)
-    graph, (x, cell, m) = model.graph([atoms]), arrays(atoms)
-    energies, forces, magnetic = evaluated(model, graph, x, cell, m)
-    exact = close(evaluated(model, graph, x, cell, -m), (energies, forces, -magnetic))
+    graph, (m, x, cell) = model.place([atoms]), arrays(atoms)
+    energies, forces, magnetic = evaluated(model, graph, m, x, cell)
+    exact = close(evaluated(model, graph, -m, x, cell), (energies, forces, -magnetic))
     assert exact == model.symmetry.time_reversal
 
 
@@ -115,39 +121,39 @@ def test_published_network_with_time_reversal(rng):
     atoms = structure(rng)
     model = PublishedMagNet.seeded(1, ("Ni", "O"), cutoff=3.2, scalars=4, vectors=3, tensors=2, time_reversal=True)
     model = model.double()
-    graph, (x, cell, m) = model.graph([atoms]), arrays(atoms)
-    energies, forces, magnetic = evaluated(model, graph, x, cell, m)
-    assert close(evaluated(model, graph, x, cell, -m), (energies, forces, -magnetic))
+    graph, (m, x, cell) = model.place([atoms]), arrays(atoms)
+    energies, forces, magnetic = evaluated(model, graph, m, x, cell)
+    assert close(evaluated(model, graph, -m, x, cell), (energies, forces, -magnetic))
 
 
 def test_order_of_atoms_does_not_matter(model, rng):
     atoms = structure(rng)
     order = rng.permutation(len(atoms))
     mixed = atoms[order]
-    found = evaluated(model, model.graph([mixed]), *arrays(mixed))
-    assert close(found, [values[order] for values in evaluated(model, model.graph([atoms]), *arrays(atoms))])
+    found = evaluated(model, model.place([mixed]), *arrays(mixed))
+    assert close(found, [values[order] for values in evaluated(model, model.place([atoms]), *arrays(atoms))])
 
 
 def test_unlike_structures_in_a_batch_are_what_they_are_alone(model, rng):
     several = [structure(rng, n) for n in (5, 2, 4)]
     several.append(Atoms("Ni", positions=[[0, 0, 0]], cell=[9, 9, 9], magmoms=[[0, 0, 1.0]]))
-    together = model.graph(several)
+    together = model.place(several)
     energies, forces, magnetic = evaluated(model, together, *arrays(*several))
-    totals = model.total_energies(together, *arrays(*several)).detach()
-    joined = AtomicGraph.side_by_side([model.graph([atoms]) for atoms in several])
+    totals = model.energies(together, *arrays(*several)).detach()
+    joined = AtomicGraph.side_by_side([model.place([atoms]) for atoms in several])
     assert close(evaluated(model, joined, *arrays(*several)), (energies, forces, magnetic), 1e-12)
     for number, atoms in enumerate(several):
         own = together.structure == number
-        alone = evaluated(model, model.graph([atoms]), *arrays(atoms))
+        alone = evaluated(model, model.place([atoms]), *arrays(atoms))
         assert close(alone, (energies[own], forces[own], magnetic[own]))
         assert abs(float(totals[number] - alone[0].sum())) < 1e-10
 
 
 def test_supercell_is_the_cell_repeated(model, rng):
     atoms = structure(rng, 4)
-    energies, forces, magnetic = evaluated(model, model.graph([atoms]), *arrays(atoms))
+    energies, forces, magnetic = evaluated(model, model.place([atoms]), *arrays(atoms))
     large = atoms.repeat((2, 1, 2))
-    found = evaluated(model, model.graph([large]), *arrays(large))
+    found = evaluated(model, model.place([large]), *arrays(large))
     assert close(found, (energies.repeat(4), forces.repeat(4, 1), magnetic.repeat(4, 1)))
 
 
@@ -162,10 +168,10 @@ def test_gradients_are_those_of_the_energy(model, rng):
 
 def test_second_derivatives_are_symmetric(model, rng):
     atoms = structure(rng, 3)
-    graph, (x, cell, m) = model.graph([atoms]), arrays(atoms)
+    graph, (m, x, cell) = model.place([atoms]), arrays(atoms)
 
     def energy(both):
-        return model.total_energies(graph, both[0], cell, both[1]).sum()
+        return model.energies(graph, both[1], both[0], cell).sum()
 
     hessian = torch.autograd.functional.hessian(energy, torch.stack([x, m])).reshape(18, 18)
     assert (hessian - hessian.T).abs().max() < 1e-10
@@ -188,20 +194,20 @@ def test_smooth_where_an_atom_crosses_the_cutoff(model):
     found = []
     for step in np.array([-2, -1, 1, 2]) * 1e-4:
         atoms.positions[2] = [0, 0, model.cutoff + step]
-        found.append(evaluated(model, model.graph([atoms]), *arrays(atoms)))
+        found.append(evaluated(model, model.place([atoms]), *arrays(atoms)))
     for a, b in pairwise(found):
         assert close(a, b, 1e-5)
-    assert len(model.graph([atoms]).i) == 2  # the last is out of sight
+    assert len(model.place([atoms]).i) == 2  # the last is out of sight
 
 
 def test_smooth_through_a_moment_of_zero(model, rng):
     atoms = structure(rng)
-    graph, (x, cell, m) = model.graph([atoms]), arrays(atoms)
+    graph, (m, x, cell) = model.place([atoms]), arrays(atoms)
 
     def at(length):
         moments = m.clone()
         moments[2] = length * torch.tensor([0.3, -0.2, 0.9])  # an oxygen
-        return evaluated(model, graph, x, cell, moments)
+        return evaluated(model, graph, moments, x, cell)
 
     energies, _, magnetic = at(0.0)
     assert magnetic.isfinite().all()
@@ -212,7 +218,7 @@ def test_smooth_through_a_moment_of_zero(model, rng):
     assert ((left[2] + right[2]) / 2 - magnetic).abs().max() < 1e-6
     apart = x.clone()
     apart[2] += 0.05
-    assert (evaluated(model, graph, apart, cell, m)[0].sum() - energies.sum()).abs() > 1e-5  # it is there as an atom
+    assert (evaluated(model, graph, m, apart, cell)[0].sum() - energies.sum()).abs() > 1e-5  # it is there as an atom
 
 
 def test_configurations():
@@ -250,12 +256,12 @@ def test_neighbours_are_found_again_when_atoms_move(ours, rng):
 
 def test_calibration(ours, rng):
     several = [structure(rng, n) for n in (5, 2, 4, 3)]
-    x, cells, m = arrays(*several)
-    graph = ours.graph(several)
+    m, x, cells = arrays(*several)
+    graph = ours.place(several)
     counts = np.array([[np.sum(atoms.numbers == z) for z in (28, 8)] for atoms in several])
     forces = torch.tensor(rng.normal(size=x.shape))
     forces[:5] = torch.nan
-    ours.calibrate(graph, x, cells, 2 * m, torch.tensor(counts @ [-5.0, -3.0]), forces)
+    ours.calibrate([labels(graph, 2 * m, x, cells, counts @ [-5.0, -3.0], forces=forces)])
     assert np.allclose(ours.energy_shifts, [-5, -3])
     assert float(ours.energy_scale) == pytest.approx(float(forces[5:].square().mean().sqrt()))
     nickel = graph.species == 0
@@ -268,9 +274,9 @@ def test_calibration(ours, rng):
 def test_moments_are_measured_species_by_species():
     atoms = Atoms("FeNiFe", positions=[(0, 0, 0), (2, 0, 0), (0, 2.2, 0)], cell=[9, 9, 9], pbc=True)
     set_moments(atoms, [(0, 0, 3.0), (0.5, 0, 0), (0, 4.0, 0)])
-    x, cells, m = arrays(atoms)
+    m, x, cells = arrays(atoms)
     model = models.MagNet.seeded(0, species=("Fe", "Ni"), cutoff=3.2).double()
-    model.calibrate(model.graph([atoms]), x, cells, m, torch.tensor([-20.0]))
+    model.calibrate([labels(model.place([atoms]), m, x, cells, [-20.0])])
     assert model.moment_scales.tolist() == pytest.approx([12.5**0.5, 0.5])
     assert model.longest_moments.tolist() == pytest.approx([4.0, 0.5])
     assert model.moment_spreads.tolist() == pytest.approx([3.5 / 12.5, 0.05])  # std of 9 and 16 over 12.5; the least
@@ -278,8 +284,8 @@ def test_moments_are_measured_species_by_species():
 
 def test_files(model, rng, tmp_path):
     several = [structure(rng, n) for n in (5, 2)]
-    x, cells, m = arrays(*several)
-    model.calibrate(model.graph(several), x, cells, m, torch.tensor([-20.0, -9.0]))
+    m, x, cells = arrays(*several)
+    model.calibrate([labels(model.place(several), m, x, cells, [-20.0, -9.0])])
     models.save(tmp_path / "mine.safetensors", model, {"training": "none"})
     card = models.card(tmp_path / "mine.safetensors")
     assert card["species"] == ["Ni", "O"]
@@ -288,11 +294,11 @@ def test_files(model, rng, tmp_path):
     again = models.load(tmp_path / "mine.safetensors")
     assert again.dtype == torch.float64
     assert again.hyperparameters == model.hyperparameters
-    graph = model.graph(several)
-    assert torch.equal(again.total_energies(graph, x, cells, m), model.total_energies(graph, x, cells, m))
+    graph = model.place(several)
+    assert torch.equal(again.energies(graph, m, x, cells), model.energies(graph, m, x, cells))
     several[0].calc = MagNetCalculator(tmp_path / "mine.safetensors", dtype="float64")
     with torch.no_grad():
-        energies = model.total_energies(graph, x, cells, m)
+        energies = model.energies(graph, m, x, cells)
     assert abs(several[0].get_potential_energy() - float(energies[0])) < 1e-10
     with pytest.raises(KLMError, match="not a network of spins"):
         ECNNCalculator(tmp_path / "mine.safetensors")
@@ -309,8 +315,8 @@ def test_single_precision_is_close(ours, rng):
 
 def test_unknown_species_short_distances_long_and_missing_moments(ours, rng):
     atoms = structure(rng, 4)
-    x, cells, m = arrays(atoms)
-    ours.calibrate(ours.graph([atoms]), x, cells, m, torch.tensor([-20.0]))
+    m, x, cells = arrays(atoms)
+    ours.calibrate([labels(ours.place([atoms]), m, x, cells, [-20.0])])
     atoms.calc = MagNetCalculator(ours, dtype="float64")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -375,16 +381,15 @@ def test_lattice_network_knows_no_moments(rng):
     """Its part of the energy is that of any moments; the other has its own scale."""
     model = KINDS["with a lattice"]().double()
     atoms = structure(rng)
-    graph, (x, cells, m) = model.graph([atoms]), arrays(atoms)
-    whole = model.terms(graph, x, cells, m)
+    graph, (m, x, cells) = model.place([atoms]), arrays(atoms)
+    whole = model.terms(graph, m, x, cells)
     model.magnetic_scale.fill_(0.0)
-    lattice = model.terms(graph, x, cells, m)
-    assert torch.equal(lattice, model.terms(graph, x, cells, -2 * m[[1, 0, 2, 3, 4]]))
+    lattice = model.terms(graph, m, x, cells)
+    assert torch.equal(lattice, model.terms(graph, -2 * m[[1, 0, 2, 3, 4]], x, cells))
     model.magnetic_scale.fill_(2.0)
-    assert model.terms(graph, x, cells, m).detach() == pytest.approx((2 * whole - lattice).detach(), abs=1e-12)
-    energies, forces = torch.zeros(1), torch.full((5, 3), 0.5)
-    fields = torch.full((5, 3), 0.01)
+    assert model.terms(graph, m, x, cells).detach() == pytest.approx((2 * whole - lattice).detach(), abs=1e-12)
+    forces, fields = torch.full((5, 3), 0.5).double(), torch.full((5, 3), 0.01).double()
     fields[m.norm(dim=-1) == 0] = torch.nan
-    model.calibrate(graph, x, cells, m, energies.double(), forces.double(), fields.double())
+    model.calibrate([labels(graph, m, x, cells, [0.0], forces=forces, magnetic_forces=fields)])
     expected = 0.01 * float(model.moment_scales[0]) / float(model.energy_scale)
     assert float(model.magnetic_scale) == pytest.approx(expected)

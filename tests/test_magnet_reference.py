@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from ase_klm import KLMError, set_moments
+from ase_klm.models.labels import Labels
 from ase_klm.models.magnet import MagNet
 from ase_klm.models.magnet_reference import ReferenceMagNet
 from ase_klm.potentials import Atomistic
@@ -33,7 +34,7 @@ def evaluated(model, several):
         for parts in zip(*((atoms.positions, atoms.arrays["initial_magmoms"]) for atoms in several), strict=True)
     )
     cells = torch.tensor(np.stack([atoms.cell.array for atoms in several]))
-    terms = model.terms(model.graph(several), x, cells, m)
+    terms = model.terms(model.place(several), m, x, cells)
     by_x, by_m = torch.autograd.grad(model.energy_scale * terms.sum(), (x, m), create_graph=True)
     second = torch.autograd.grad((by_m * m.detach().roll(1, 0)).sum(), x)[0]
     return [values.detach() for values in (terms, -by_x, -by_m, second)]
@@ -59,7 +60,10 @@ def test_same_numbers_as_e3nn(options, rng):
         for name in ("positions", "initial_magmoms")
     )
     cells = torch.tensor(np.stack([atoms.cell.array for atoms in several]))
-    model.calibrate(model.graph(several), positions, cells, moments, ENERGIES, torch.full_like(moments, 0.3))
+    known = {"energies": ENERGIES, "forces": torch.full_like(moments, 0.3)}
+    sizes = torch.tensor([len(atoms) for atoms in several])
+    labels = Labels.of(model.place(several), moments, positions=positions, cells=cells, sizes=sizes, **known)
+    model.calibrate([labels])
     reference = ReferenceMagNet(model)
     # two ways of summing the same products in float64
     for ours, general in zip(evaluated(model, several), evaluated(reference, several), strict=True):

@@ -55,8 +55,8 @@ def test_cards(name):
     assert isinstance(hamiltonian["J"], float)
     assert (hamiltonian.get("filling") is None) != (hamiltonian.get("mu") is None)
     errors = card["errors"]
-    assert 0 < errors["torque"] < errors["field"]
-    assert 0 < errors["energy"] < errors["field"]
+    assert 0 < errors["transverse"] < errors["magnetic_forces"]
+    assert 0 < errors["energy"] < errors["magnetic_forces"]
     assert 0.5 < errors["correlation"] < 1
     assert errors["configurations"] >= 1
     assert card["training"]["configurations"] > 0
@@ -84,8 +84,8 @@ def test_errors_are_those_of_the_card(name):
     error = predicted - field
     e = get_moments(atoms)
     across = error - (error * e).sum(1, keepdims=True) * e
-    assert (error**2).mean() ** 0.5 < 2 * card["errors"]["field"]
-    assert (across**2).mean() ** 0.5 < 2 * card["errors"]["torque"]
+    assert (error**2).mean() ** 0.5 < 2 * card["errors"]["magnetic_forces"]
+    assert (across**2).mean() ** 0.5 < 2 * card["errors"]["transverse"]
     # one sample, repeated in all directions, scatters more than the independent ones of the card
     assert abs(predicted_energy - energy) < 10 * card["errors"]["energy"]
 
@@ -98,7 +98,7 @@ def test_default_precision_is_enough(name):
     for dtype in ("float32", "float64"):
         atoms.calc = ECNNCalculator(name, dtype=dtype)
         fields.append(get_magnetic_forces(atoms))
-    assert abs(fields[0] - fields[1]).max() < 0.1 * files.card(name)["errors"]["field"]
+    assert abs(fields[0] - fields[1]).max() < 0.1 * files.card(name)["errors"]["magnetic_forces"]
 
 
 RANGED = [name for name in NAMES if files.card(name)["architecture"] == "ChebyshevNetwork"]

@@ -39,9 +39,22 @@ from ase_klm.models.base import FARTHEST, LocalNetwork
 from ase_klm.models.chebyshev import ChebyshevNetwork
 from ase_klm.nn.symmetry import site_permutations
 from ase_klm.potentials.network import Network
-from ase_klm.training import Loss, Modern, Paper, Trainer, Values, averages, curves, evaluate, measures, predict, split
+from ase_klm.training import (
+    Loss,
+    Modern,
+    Paper,
+    Trainer,
+    Values,
+    averages,
+    curves,
+    errors_of,
+    evaluate,
+    predict,
+    split,
+)
 from ase_klm.training import trainer as trainer_module
-from ase_klm.training.dataset import grouped, permuted, random_rotations, rotated
+from ase_klm.training.augmentation import permuted, random_rotations, rotated
+from ase_klm.training.lattices import grouped
 
 
 @files.register
@@ -74,10 +87,10 @@ class PreparingToy(Toy):
     def prepare(self, moments, placed):
         return moments.clone()
 
-    def total_energies(self, moments, placed, prepared=None):
+    def energies(self, placed, moments, positions=None, cells=None, prepared=None):
         assert len(prepared) == len(moments)
         assert all(torch.equal(kept, m.detach()) for kept, m in zip(prepared, moments, strict=True))
-        return super().total_energies(moments, placed)
+        return super().energies(placed, moments)
 
 
 def heisenberg(number, size=(4, 4), seed=0, J=0.3):
@@ -106,27 +119,39 @@ def trainer(directory, model=None, train=None, **options):
     return Trainer(network() if model is None else model, train, heisenberg(3, seed=1), directory, **options)
 
 
-# --- losses and measures
+# --- losses and errors
+
+
+def weighted(energy, magnetic_forces, transverse, **options):
+    return Loss(energy=energy, magnetic_forces=magnetic_forces, transverse=transverse, **options)
 
 
 def test_loss_against_numbers_by_hand():
     e = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
-    labels = Values(torch.tensor([1.0], dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64), e)
+    none = torch.zeros(2, 3, dtype=torch.float64)
+    labels = Values.of(torch.tensor([1.0], dtype=torch.float64), e, magnetic_forces=none)
     fields = torch.tensor([[0.3, 0.0, 0.4], [0.2, 0.1, 0.0]], dtype=torch.float64)
-    predicted = Values(torch.tensor([1.5], dtype=torch.float64), fields, e)
+    predicted = Values.of(torch.tensor([1.5], dtype=torch.float64), e, magnetic_forces=fields)
     # energy 0.5² = 0.25; field (0.09 + 0.16 + 0.04 + 0.01)/6 = 0.05; across 0.3 and 0.1: (0.09 + 0.01)/6
-    assert float(Loss(1, 0, 0)(predicted, labels)) == pytest.approx(0.25)
-    assert float(Loss(0, 1, 0)(predicted, labels)) == pytest.approx(0.05)
-    assert float(Loss(0, 0, 1)(predicted, labels)) == pytest.approx(0.1 / 6)
-    assert float(Loss(2, 3, 4)(predicted, labels)) == pytest.approx(0.5 + 0.15 + 0.4 / 6)
-    found = measures(predicted, labels)
-    assert (found.energy, found.field, found.torque) == pytest.approx((0.5, 0.05**0.5, (0.1 / 6) ** 0.5))
+    assert float(weighted(1, 0, 0)(predicted, labels)) == pytest.approx(0.25)
+    assert float(weighted(0, 1, 0)(predicted, labels)) == pytest.approx(0.05)
+    assert float(weighted(0, 0, 1)(predicted, labels)) == pytest.approx(0.1 / 6)
+    assert float(weighted(2, 3, 4)(predicted, labels)) == pytest.approx(0.5 + 0.15 + 0.4 / 6)
+    # along the spins 0.4 and 0.2, which are components of their own
+    assert float(Loss(energy=0, magnetic_forces=0, transverse=0, longitudinal=1)(predicted, labels)) == pytest.approx(
+        0.1
+    )
+    found = errors_of(predicted, labels)
+    assert found.longitudinal == pytest.approx(0.1**0.5)
+    assert (found.energy, found.magnetic_forces, found.transverse) == pytest.approx((0.5, 0.05**0.5, (0.1 / 6) ** 0.5))
     assert found.correlation == 0.0  # nothing to correlate with
-    twice = Values(labels.energy_densities, 2 * fields, e)
-    assert measures(twice, predicted).correlation == pytest.approx(1.0)
-    shifted = Values(labels.energy_densities, fields - 7 * e, e)  # what is along the spins does not turn them
-    assert measures(shifted, predicted).torque == pytest.approx(0.0, abs=1e-15)
-    assert measures(shifted, predicted).correlation == pytest.approx(1.0)
+    twice = Values.of(labels.energy_densities, e, magnetic_forces=2 * fields)
+    assert errors_of(twice, predicted).correlation == pytest.approx(1.0)
+    shifted = Values.of(
+        labels.energy_densities, e, magnetic_forces=fields - 7 * e
+    )  # what is along the spins does not turn them
+    assert errors_of(shifted, predicted).transverse == pytest.approx(0.0, abs=1e-15)
+    assert errors_of(shifted, predicted).correlation == pytest.approx(1.0)
 
 
 def test_several_lattices_are_one_set():
@@ -135,8 +160,10 @@ def test_several_lattices_are_one_set():
     predicted, labels = predict(model, small + large)
     assert predicted.energy_densities.shape == (5,)
     assert labels.magnetic_forces.shape == predicted.magnetic_forces.shape == (2 * 16 + 3 * 24, 3)
-    parts = [measures(*predict(model, frames)).field ** 2 for frames in (small, large)]
-    assert evaluate(model, small + large).field ** 2 == pytest.approx((32 * parts[0] + 72 * parts[1]) / 104, rel=1e-6)
+    parts = [errors_of(*predict(model, frames)).magnetic_forces ** 2 for frames in (small, large)]
+    assert evaluate(model, small + large).magnetic_forces ** 2 == pytest.approx(
+        (32 * parts[0] + 72 * parts[1]) / 104, rel=1e-6
+    )
 
 
 def test_predictions_are_those_of_the_calculator():
@@ -157,7 +184,7 @@ def test_the_field_is_taken_off_the_labels():
     atoms.calc = SinglePointCalculator(atoms, energy=energy)
     atoms.arrays["magnetic_forces"] += field
     atoms.info["hamiltonian"] = json.dumps({"field": field.tolist()})
-    with_field, without = grouped([Frame(atoms)], torch.float64)[0], grouped([frame], torch.float64)[0]
+    with_field, without = (grouped([one], torch.float64)[0].labels for one in (Frame(atoms), frame))
     assert with_field.energies.numpy() == pytest.approx(without.energies.numpy(), abs=1e-12)
     assert with_field.magnetic_forces.numpy() == pytest.approx(without.magnetic_forces.numpy(), abs=1e-12)
 
@@ -212,14 +239,15 @@ def test_kondo_lattice_has_the_symmetries():
 
 def test_augmented_labels_are_labels():
     group = grouped(heisenberg(4), torch.float64)[0]
+    labels = group.labels
     generator = torch.Generator().manual_seed(1)
     matrices = random_rotations(50, generator)
     assert (matrices @ matrices.mT).numpy() == pytest.approx(np.broadcast_to(np.eye(3), (50, 3, 3)), abs=1e-12)
     assert torch.linalg.det(matrices).numpy() == pytest.approx(np.ones(50))
     operations = torch.as_tensor(site_permutations(group.atoms))
-    m, f = permuted(group.moments, group.magnetic_forces, operations, generator)
+    m, f = permuted(labels.moments, labels.magnetic_forces, operations, generator)
     m, f = rotated(m, f, generator)
-    assert not torch.allclose(m, group.moments)
+    assert not torch.allclose(m, labels.moments)
     grid = m.reshape(-1, 4, 4, 3)
     around = sum(torch.roll(grid, shift, axis) for shift in (1, -1) for axis in (1, 2))
     assert f.numpy() == pytest.approx(-0.3 * around.reshape(-1, 16, 3).numpy(), abs=1e-12)
@@ -265,13 +293,13 @@ def test_a_toy_is_learned(tmp_path, recipe):
     run = trainer(tmp_path, recipe=recipe, epochs=25)
     before = evaluate(run.model, heisenberg(3, seed=1))
     after = run.run()
-    assert after.field < 0.1 * before.field
-    assert after.torque < 0.1 * before.torque
+    assert after.magnetic_forces < 0.1 * before.magnetic_forces
+    assert after.transverse < 0.1 * before.transverse
     assert after.correlation > 0.99
     assert after == evaluate(files.load(run.best_path), heisenberg(3, seed=1))
     assert after == evaluate(run.model, heisenberg(3, seed=1))
     card = files.card(run.best_path)
-    assert card["errors"]["torque"] == after.torque
+    assert card["errors"]["transverse"] == after.transverse
     assert card["training"]["configurations"] == 6
 
 
@@ -284,11 +312,11 @@ class KillingLoss(Loss):
 
     left = math.inf
 
-    def __call__(self, predicted, labels):
+    def __call__(self, predicted, labels, spreads=None):
         KillingLoss.left -= 1
         if KillingLoss.left < 0:
             raise Killed
-        return super().__call__(predicted, labels)
+        return super().__call__(predicted, labels, spreads)
 
 
 @pytest.mark.parametrize("recipe", [Modern(batch=2, warmup=3, spin_rotations=True), Paper(patience=1)])
@@ -421,7 +449,9 @@ def test_wrong_arguments(tmp_path):
             trainer(tmp_path, **wrong)
     for make in (
         lambda: Loss(energy=-1.0),
-        lambda: Loss(0, 0, 0),
+        lambda: Loss(energy=0, forces=0, magnetic_forces=0, transverse=0),
+        lambda: Loss(units="meV"),
+        lambda: Loss(huber=0.0),
         lambda: Modern(batch=0),
         lambda: Modern(batch=1.5),
         lambda: Modern(ema=1.0),
@@ -446,14 +476,11 @@ def test_prepared_configurations_stay_as_they_are(tmp_path):
 class ToldToy(Toy):
     """Takes J from the frames."""
 
-    def place(self, atoms, hamiltonian=None):
-        return super().place(atoms), (hamiltonian or {"J": 0.3})["J"] / 0.3
+    def place(self, structures, hamiltonian=None):
+        return super().place(structures), (hamiltonian or {"J": 0.3})["J"] / 0.3
 
-    def calibrate(self, sets):
-        super().calibrate([(labels, placed[0]) for labels, placed in sets])
-
-    def total_energies(self, moments, placed, prepared=None):
-        return placed[1] * super().total_energies(moments, placed[0])
+    def energies(self, placed, moments, positions=None, cells=None, prepared=None):
+        return placed[1] * super().energies(placed[0], moments)
 
 
 def test_networks_that_take_parameters_are_told():
@@ -474,9 +501,9 @@ class RisingLoss(Loss):
 
     calls = 0
 
-    def __call__(self, predicted, labels):
+    def __call__(self, predicted, labels, spreads=None):
         RisingLoss.calls += 1
-        return super().__call__(predicted, labels) * (math.nan if RisingLoss.calls > 16 else 1.0)
+        return super().__call__(predicted, labels, spreads) * (math.nan if RisingLoss.calls > 16 else 1.0)
 
 
 def test_losses_that_are_not_finite_stop(tmp_path):
@@ -485,7 +512,7 @@ def test_losses_that_are_not_finite_stop(tmp_path):
     with pytest.raises(KLMError, match="not finite"):
         run.run()
     assert all(bool(torch.isfinite(p).all()) for p in run.model.parameters())
-    assert math.isfinite(evaluate(files.load(run.best_path), heisenberg(2)).torque)
+    assert math.isfinite(evaluate(files.load(run.best_path), heisenberg(2)).transverse)
     with pytest.raises(KLMError, match="not finite"):
         trainer(tmp_path / "at once", recipe=Modern(learning_rate=1e30, warmup=0, clip=1e30)).run()
 
@@ -526,7 +553,7 @@ def test_fine_tuning(tmp_path):
     assert run.run().energy < 0.1  # the shift is fitted anew
     assert run.model.energy_scale == first.model.energy_scale
     assert files.card(run.best_path)["training"]["initial"] == first.best_path.name
-    assert learned.field < 0.05
+    assert learned.magnetic_forces < 0.05
     with pytest.raises(KLMError, match="do not fit the model"):
         trainer(tmp_path / "third", model=network(width=9), initial=first.best_path)
 
@@ -560,15 +587,17 @@ def test_curves(tmp_path):
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["step"] for row in rows] == [6, 12, 18, 24]
     assert (tmp_path / "curves.png").stat().st_size > 5000
-    above, below = curves.draw(rows).axes
-    (loss,) = above.get_lines()
+    above, middle, below = curves.draw(rows).axes
+    (loss,), (energy,) = above.get_lines(), middle.get_lines()
     field, torque = below.get_lines()
     assert loss.get_ydata() == pytest.approx([row["training_loss"] for row in rows])
-    assert field.get_ydata() == pytest.approx([row["validation_field"] for row in rows])
-    assert torque.get_ydata() == pytest.approx([row["validation_torque"] for row in rows])
+    assert energy.get_ydata() == pytest.approx([1e3 * row["validation_energy"] for row in rows])
+    assert field.get_ydata() == pytest.approx([1e3 * row["validation_magnetic_forces"] for row in rows])
+    assert torque.get_ydata() == pytest.approx([1e3 * row["validation_transverse"] for row in rows])
     assert (below.get_xscale(), below.get_yscale(), above.get_yscale()) == ("log", "log", "log")
-    assert "eV" in above.get_ylabel()
-    assert "eV/μ" in below.get_ylabel()
+    assert above.get_ylabel() == "training loss"
+    assert middle.get_ylabel() == "energy (meV/atom)"
+    assert "meV/μ" in below.get_ylabel()
     with pytest.raises(KLMError):
         curves.read(tmp_path / "best.safetensors")
 
@@ -576,8 +605,8 @@ def test_curves(tmp_path):
 def test_parity():
     predicted, labels = predict(network(), heisenberg(2))
     field, across = plot.parity(predicted.magnetic_forces, labels.magnetic_forces, labels.directions)
-    found = measures(predicted, labels)
-    for panel, error in ((field, found.field), (across, found.torque)):
+    found = errors_of(predicted, labels)
+    for panel, error in ((field, found.magnetic_forces), (across, found.transverse)):
         diagonal, *components = panel.get_lines()
         x, y = (np.array([line.get_data()[i] for line in components]) for i in (0, 1))
         assert np.sqrt(np.mean((x - y) ** 2)) == pytest.approx(error, rel=1e-5)
@@ -686,7 +715,7 @@ def test_command_line(tmp_path, capsys):
     path.write_text(CONFIGURATION)
     assert main(["train", str(path), "--quiet"]) == 0
     text = capsys.readouterr().out
-    assert all(word in text for word in ("Toy with", "energy", "field", "torque", "correlation"))
+    assert all(word in text for word in ("Toy with", "energy", "magnetic forces", "transverse", "correlation"))
     for name in ("best.safetensors", "checkpoint.safetensors", "curves.csv", "curves.png"):
         assert (tmp_path / "run" / name).is_file()
     path.write_text(
@@ -702,6 +731,8 @@ def test_command_line(tmp_path, capsys):
         ("[loss]", "[los]", "did you mean loss?"),
         ("transverse", "transvers", "did you mean transverse?"),
         ("learning_rate", "learning_rat", "did you mean learning_rate?"),
+        ("transverse = 2", "field = 2", "it is called magnetic_forces now"),
+        ("transverse = 2", "torque = 2", "it is called transverse now"),
         ("width", "widht", "did you mean width?"),
         ("validation", "validtion", "did you mean validation?"),
         ("epochs", "epoch", "did you mean epochs?"),

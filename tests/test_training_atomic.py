@@ -24,22 +24,22 @@ from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.magnet import MagNet
 from ase_klm.training import (
-    AtomicLoss,
-    AtomicMeasures,
-    AtomicValues,
     Loss,
     Modern,
     PlateauAdam,
     Trainer,
-    atomic_measures,
+    Values,
     curves,
+    errors_of,
     evaluate,
     predict,
 )
-from ase_klm.training.atomic import AtomicProblem
-from ase_klm.training.atomic_loss import FINEST, Spreads
-from ase_klm.training.problem import Batch
-from ase_klm.training.structures import Structures, derivatives
+from ase_klm.training.dataset import Batch
+from ase_klm.training.derivatives import derivatives
+from ase_klm.training.loss import Spreads
+from ase_klm.training.problem import Problem
+from ase_klm.training.structures import labels_of, turned
+from ase_klm.training.terms import TERMS
 
 CUTOFF = 4.0
 GIVEN = ("energy", "forces", "magnetic_forces")
@@ -113,13 +113,13 @@ def frames_of(number, seed=0, n=4, model=TEACHER, rigid=False):
         atoms = structure(1000 * seed + i, n)
         if rigid:
             atoms.positions, atoms.cell = structure(0, n).positions, structure(0, n).cell
-        graph = model.graph([atoms])
+        graph = model.place([atoms])
         x, cell, m = (
             torch.tensor(v) for v in (atoms.positions, atoms.cell.array[None], atoms.get_initial_magnetic_moments())
         )
         x.requires_grad_()
         m.requires_grad_()
-        energy = model.total_energies(graph, x, cell, m).sum()
+        energy = model.energies(graph, m, x, cell).sum()
         by_x, by_m = torch.autograd.grad(energy, (x, m))
         by_m[torch.tensor(atoms.numbers == 8)] = 0.0
         found.append(labelled(atoms, float(energy.detach()), -by_x.numpy(), -by_m.numpy()))
@@ -156,8 +156,20 @@ def incomplete():
 
 
 def values(energies, forces, magnetic_forces, directions, transverse_only):
-    arrays = (energies, forces, magnetic_forces, directions)
-    return AtomicValues(*(torch.tensor(a, dtype=torch.float64) for a in arrays), torch.tensor(transverse_only))
+    energies, forces, magnetic_forces, directions = (
+        torch.tensor(a, dtype=torch.float64) for a in (energies, forces, magnetic_forces, directions)
+    )
+    only = torch.tensor(transverse_only)
+    return Values.of(energies, directions, forces=forces, magnetic_forces=magnetic_forces, transverse_only=only)
+
+
+def weighted(energy, forces, magnetic_forces, transverse, **options):
+    weights = {"energy": energy, "forces": forces, "magnetic_forces": magnetic_forces, "transverse": transverse}
+    return Loss(**weights, **options)
+
+
+def units(energy, forces, magnetic_forces, transverse):
+    return Spreads(energy=energy, forces=forces, magnetic_forces=magnetic_forces, transverse=transverse)
 
 
 def test_loss_against_numbers_by_hand():
@@ -167,24 +179,27 @@ def test_loss_against_numbers_by_hand():
     found = values(
         [1.5, 9.0], [[1.0, 2, 2], [9.0] * 3, [0.0] * 3], [[0.3, 0, 0.4], [7.0, 0.1, 0], [9.0] * 3], e, [False] * 3
     )
-    squares, one = functools.partial(AtomicLoss, huber=math.inf), Spreads(1.0, 1.0, 1.0, 1.0)
+    squares, one = functools.partial(weighted, huber=math.inf), Spreads()
     # forces (1 + 4 + 4)/6; magnetic forces (0.09 + 0.16 + 0.01)/6, across 0.1/6
     assert float(squares(1, 0, 0, 0)(found, labels, one)) == pytest.approx(0.25)
     assert float(squares(0, 1, 0, 0)(found, labels, one)) == pytest.approx(1.5)
     assert float(squares(0, 0, 1, 0)(found, labels, one)) == pytest.approx(0.26 / 6)
     assert float(squares(0, 0, 0, 1)(found, labels, one)) == pytest.approx(0.1 / 6)
-    spreads = Spreads(0.2, 0.3, 0.5, 0.7)
+    spreads = units(0.2, 0.3, 0.5, 0.7)
     terms = 2 * 0.25 / 0.2**2 + 3 * 1.5 / 0.3**2 + 4 * 0.26 / 6 / 0.5**2 + 5 * 0.1 / 6 / 0.7**2
     assert float(squares(2, 3, 4, 5)(found, labels, spreads)) == pytest.approx(terms)
-    assert float(AtomicLoss(1, 0, 0, 0, huber=0.1)(found, labels, one)) == pytest.approx(0.09)  # 2 · 0.1 · 0.5 - 0.1²
-    quality = atomic_measures(found, labels)
+    assert float(weighted(1, 0, 0, 0, huber=0.1)(found, labels, one)) == pytest.approx(0.09)  # 2 · 0.1 · 0.5 - 0.1²
+    quality = errors_of(found, labels)
     assert quality.energy == pytest.approx(0.5)
     assert quality.forces == pytest.approx(1.5**0.5)
     assert quality.magnetic_forces == pytest.approx((0.25 / 3) ** 0.5)  # only the first is known as a whole
     assert quality.transverse == pytest.approx((0.1 / 6) ** 0.5)
     assert "500 meV/atom" in str(quality)
     nothing = values([nan], [none], [none], [[0, 0, 0]], [False])
-    assert all(math.isnan(number) for number in atomic_measures(nothing, nothing).numbers.values())
+    assert not errors_of(nothing, nothing).numbers
+    assert all(
+        math.isnan(getattr(errors_of(nothing, nothing), term.name)) for term in TERMS if term.name != "electrons"
+    )
 
 
 def test_spreads_of_labels():
@@ -199,7 +214,7 @@ def test_spreads_of_labels():
     assert found.magnetic_forces == pytest.approx(((0.09 + 0.16 + 0.04 + 0.36) / 9) ** 0.5)
     assert found.transverse == pytest.approx(((0.09 + 0.04) / 9) ** 0.5)
     nothing = values([math.nan], [nan], [nan], [[0.0, 0, 0]], [False])
-    assert Spreads.of(nothing, fractions[:1]) == Spreads(*FINEST)
+    assert Spreads.of(nothing, fractions[:1]) == Spreads(**{term.name: term.finest for term in TERMS})
 
 
 def by_hand(model, frames, loss, spreads):
@@ -208,7 +223,7 @@ def by_hand(model, frames, loss, spreads):
     for frame in frames:
         atoms, results = frame.atoms, frame.atoms.calc.results
         x, m = (torch.tensor(v).requires_grad_() for v in (atoms.positions, frame.moments))
-        energy = model.total_energies(model.graph([atoms]), x, torch.tensor(atoms.cell.array)[None], m).sum()
+        energy = model.energies(model.place([atoms]), m, x, torch.tensor(atoms.cell.array)[None]).sum()
         by_x, by_m = torch.autograd.grad(energy, (x, m), create_graph=True)
         if math.isfinite(results.get("energy", math.nan)):
             energies.append(((energy - results["energy"]) / len(atoms)) ** 2)
@@ -241,8 +256,8 @@ def by_hand(model, frames, loss, spreads):
     "make", [network, lambda: network(MagNet, channels=4, sent=2, radial=3)], ids=["pairs", "magnet"]
 )
 def test_gradients_with_missing_labels_are_those_written_out(make):
-    model, frames, loss = make().double(), incomplete(), AtomicLoss(0.5, 2.0, 3.0, 0.7, huber=math.inf)
-    problem = AtomicProblem(model, frames, frames_of(2), loss, Modern())
+    model, frames, loss = make().double(), incomplete(), weighted(0.5, 2.0, 3.0, 0.7, huber=math.inf)
+    problem = Problem(model, frames, frames_of(2), loss, Modern())
     weights = list(model.parameters())
     for chosen in ((0, 1, 2, 3, 4, 5), (5, 2, 3)):
         found = problem.loss(Batch(0, chosen), torch.Generator())
@@ -272,16 +287,16 @@ def test_predictions_are_those_of_the_calculator():
     magnetic = predicted.magnetic_forces[8:][atoms.numbers == 28]
     assert magnetic.numpy() == pytest.approx(get_magnetic_forces(atoms)[atoms.numbers == 28], abs=1e-10)
     assert labels.magnetic_forces.isnan().any(-1).tolist() == [n == 8 for f in frames for n in f.atoms.numbers]
-    assert evaluate(model, frames) == atomic_measures(predicted, labels)
+    assert evaluate(model, frames) == errors_of(predicted, labels)
 
 
 def test_turned_spins_have_turned_labels():
     frames = frames_of(2) + frames_of(1, n=5)
-    every = Structures.joined([Structures.of(TEACHER, frame, i) for i, frame in enumerate(frames)])
-    turned = every.turned(torch.Generator().manual_seed(1))
-    assert not torch.allclose(turned.moments, every.moments)
-    found, known = derivatives(TEACHER, turned), every.magnetic_forces.isfinite()
-    assert found.magnetic_forces[known].numpy() == pytest.approx(turned.magnetic_forces[known].numpy(), abs=1e-10)
+    every = TEACHER.joined([labels_of(TEACHER, frame, i) for i, frame in enumerate(frames)])
+    other = turned(every, torch.Generator().manual_seed(1))
+    assert not torch.allclose(other.moments, every.moments)
+    found, known = derivatives(TEACHER, other), every.magnetic_forces.isfinite()
+    assert found.magnetic_forces[known].numpy() == pytest.approx(other.magnetic_forces[known].numpy(), abs=1e-10)
     assert found.forces.numpy() == pytest.approx(every.forces.numpy(), abs=1e-10)
 
 
@@ -309,7 +324,7 @@ def test_a_small_magnet_learns(tmp_path):
     model = network(MagNet, layers=1, channels=8, sent=4, radial=4, spin_orbit=False)
     options = {
         "recipe": Modern(learning_rate=0.01, batch=3, warmup=5, ema=0.9),
-        "loss": AtomicLoss(huber=math.inf),
+        "loss": Loss(huber=math.inf),
     }
     run = trainer(tmp_path, model=model, train=frames_of(30), epochs=15, **options)
     run.problem.calibrate(False)
@@ -337,7 +352,7 @@ class Killed(Exception):  # noqa: N818, stands for the end of a process
     pass
 
 
-class KillingLoss(AtomicLoss):
+class KillingLoss(Loss):
     """Ends the process at a call; a class attribute counts, so that the loss itself stays equal."""
 
     left = math.inf
@@ -411,10 +426,8 @@ def test_calibration_and_fine_tuning(tmp_path):
     first = trainer(tmp_path / "first", recipe=Modern(learning_rate=0.03, warmup=5, ema=0.9), epochs=10)
     problem = first.problem
     problem.calibrate(False)
-    (mean,) = (
-        values.energy_densities.mean() for values in (derivatives(first.model, Structures.joined(problem.training)),)
-    )
-    labels = Structures.joined(problem.training).labels
+    (labels,) = problem.training.placed()
+    mean = derivatives(first.model, labels).energy_densities.mean()
     assert float(mean) == pytest.approx(float(labels.energy_densities.mean()), abs=1e-6)
     assert float(first.model.longest_moments[0]) == pytest.approx(
         max(np.linalg.norm(frame.moments, axis=1).max() for frame in frames_of(6))
@@ -436,7 +449,8 @@ def test_calibration_and_fine_tuning(tmp_path):
 def test_curves(tmp_path):
     trainer(tmp_path).run()
     rows = curves.read(tmp_path / "curves.csv")
-    assert list(rows[0]) == [*curves.COLUMNS, *AtomicMeasures.columns()]
+    names = ("energy", "forces", "magnetic_forces", "transverse", "longitudinal", "correlation")
+    assert list(rows[0]) == [*curves.COLUMNS, *(f"validation_{name}" for name in names)]
     loss, energy, forces, magnetic = curves.draw(rows).axes
     assert energy.get_lines()[0].get_ydata() == pytest.approx([1e3 * row["validation_energy"] for row in rows])
     assert "meV/Å" in forces.get_ylabel()
@@ -470,11 +484,11 @@ def test_wrong_data(tmp_path):
     for frame in frames:
         del frame.atoms.calc.results["forces"]
     with pytest.raises(KLMError, match="has no forces"):
-        trainer(tmp_path, train=frames, loss=AtomicLoss(0, 1, 0, 0))
-    for wrong in ({"loss": Loss()}, {"train": []}, {"valid": [3]}, {"model": 3}):
+        trainer(tmp_path, train=frames, loss=weighted(0, 1, 0, 0))
+    for wrong in ({"loss": 3}, {"train": []}, {"valid": [3]}, {"model": 3}):
         with pytest.raises(KLMError):
             trainer(tmp_path, **wrong)
-    for make in (lambda: AtomicLoss(energy=-1.0), lambda: AtomicLoss(0, 0, 0, 0), lambda: PlateauAdam(patience=0)):
+    for make in (lambda: Loss(energy=-1.0), lambda: weighted(0, 0, 0, 0), lambda: PlateauAdam(patience=0)):
         with pytest.raises(KLMError):
             make()
     assert not list(tmp_path.iterdir())
@@ -563,17 +577,17 @@ def test_parity_of_atoms():
 def test_label_scale(tmp_path):
     """Energies that are twice what the magnetic forces say: with a scale fitted to the set both are learned."""
     frames = [labelled(f.atoms, 2 * f.energy, None, f.magnetic_forces) for f in frames_of(30, rigid=True)]
-    run = trainer(tmp_path, train=frames, valid=frames_of(3), loss=AtomicLoss(label_scale="fit"))
+    run = trainer(tmp_path, train=frames, valid=frames_of(3), loss=Loss(label_scale="fit"))
     assert run.problem.label_scale == pytest.approx(2.0, abs=0.1)
     run.run()
     assert files.card(run.best_path)["training"]["label_scale"] == round(run.problem.label_scale, 4)
-    twice = AtomicProblem(TEACHER, frames, frames, AtomicLoss(label_scale=0.5), Modern())
+    twice = Problem(TEACHER, frames, frames, Loss(label_scale=0.5), Modern())
     assert twice.quality().magnetic_forces == pytest.approx(rms(frames), rel=1e-9)  # 1 / 0.5 - 1 = 1
     for wrong in (0.0, "slope"):
         with pytest.raises(KLMError, match="label_scale"):
-            AtomicLoss(label_scale=wrong)
+            Loss(label_scale=wrong)
     with pytest.raises(KLMError, match="finds no scale"):
-        trainer(tmp_path / "3", train=frames[:1], loss=AtomicLoss(label_scale="fit"))
+        trainer(tmp_path / "3", train=frames[:1], loss=Loss(label_scale="fit"))
 
 
 def rms(frames):

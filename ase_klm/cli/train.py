@@ -16,17 +16,15 @@ A configuration:
     cutoff = 5.0                    # Å; species are taken from the frames
     spin_orbit = false
 
-    [loss]                          # all of it optional; of spins:
-    energy = 1.0
-    field = 1.0
-    transverse = 1.0
-
-    [loss]                          # of atoms and moments
-    energy = 1.0                    # weights of errors in units of the spread of the labels
-    forces = 1.0
+    [loss]                          # all of it optional: weights of squared errors
+    energy = 1.0                    # an atom
     magnetic_forces = 1.0
-    transverse = 1.0                # once more for the part across the moment
-    huber = 0.1                     # larger errors, in these units, count linearly
+    transverse = 1.0                # once more for their part across the moment; longitudinal: for that along it
+    electrons = 20.0                # their number an atom, for networks of Chebyshev moments
+    forces = 1.0                    # on atoms, of networks of atoms and moments
+    stress = 0.0
+    units = "spreads"               # of the labels, as for atoms by default; or "absolute" (eV), as for spins
+    huber = 0.1                     # larger errors, in these units, count linearly; default for spreads
     label_scale = "fit"             # or a number: magnetic forces in units of their labels (1.0)
 
     [recipe]                        # all of it optional
@@ -62,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     from ase_klm.cli.trainings import trainer_from
 
     trainer = trainer_from(options.configuration, progress=not options.quiet)
-    model, counts = trainer.model, (sum(trainer.problem.counts), trainer.problem.n_validation)
+    model, counts = trainer.model, (len(trainer.problem.training), len(trainer.problem.validation))
     print(
         f"{type(model).__name__} with {model.n_weights} weights; {counts[0]} frames to train, {counts[1]} to validate",
         flush=True,

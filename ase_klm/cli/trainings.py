@@ -16,13 +16,15 @@ from ase_klm.errors import KLMError
 from ase_klm.models import files
 from ase_klm.models.atomic import AtomicNetwork
 from ase_klm.models.trained import TrainedNetwork
-from ase_klm.training import RECIPES, Recipe, Trainer, split
+from ase_klm.training import RECIPES, Loss, Recipe, Trainer, split
 from ase_klm.training.dataset import common_hamiltonian
-from ase_klm.training.start import problem_type
 from ase_klm.validate import checked_number
 
 SECTIONS = ("data", "model", "loss", "recipe", "run")
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+RENAMED = {"field": "magnetic_forces", "torque": "transverse"}
+"""Keys of [loss] that had other names once."""
+
 RUN = ("directory", "epochs", "minutes", "seed", "device", "checkpoint_every")
 
 
@@ -45,8 +47,7 @@ def trainer_from(path: Path, progress: bool = True) -> Trainer:
     recipe = _recipe(sections["recipe"])
     training, validation = _frames(sections["data"], path.parent, int(settings["seed"]))
     model, initial = _model(sections["model"], training, path.parent, int(settings["seed"]))
-    kind = problem_type(files.load(initial or "") if model is None else model)
-    loss = _dataclass(kind.loss_type, sections["loss"], "[loss]")
+    loss = _loss(sections["loss"])
     return Trainer(
         model, training, validation, recipe=recipe, loss=loss, initial=initial, progress=progress, **settings
     )
@@ -112,6 +113,14 @@ def _of_atoms(frames: list[Frame]) -> dict[str, Any]:
     """What a network of atoms takes from its frames: their species, by atomic number."""
     numbers = sorted({int(number) for frame in frames for number in frame.atoms.numbers})
     return {"species": [chemical_symbols[number] for number in numbers]}
+
+
+def _loss(section: dict[str, Any]) -> Loss:
+    for old, new in RENAMED.items():
+        if old in section:
+            raise KLMError(f"{old} is unknown in [loss]", f"it is called {new} now", f"write {new} = {section[old]}")
+    loss: Loss = _dataclass(Loss, section, "[loss]")
+    return loss
 
 
 def _recipe(section: dict[str, Any]) -> Recipe:

@@ -1,7 +1,7 @@
 """What networks of atoms and moments share: an energy of positions and moments, a sum over sites."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from ase_klm.errors import KLMError
+from ase_klm.models.labels import Labels, side_by_side
 from ase_klm.models.trained import TrainedNetwork
 from ase_klm.nn.atomic_graph import AtomicGraph
 from ase_klm.validate import checked_number
@@ -63,9 +64,22 @@ class AtomicNetwork(TrainedNetwork):
     def dtype(self) -> torch.dtype:
         return self.energy_scale.dtype
 
-    def graph(self, structures: Sequence[Atoms]) -> AtomicGraph:
+    def place(self, structures: Atoms | Sequence[Atoms], hamiltonian: Mapping[str, Any] | None = None) -> AtomicGraph:
         """The graph of structures, on the device of the weights."""
-        return AtomicGraph.of(structures, self.cutoff, self.species).to(self.energy_scale.device)
+        several = [structures] if isinstance(structures, Atoms) else structures
+        return AtomicGraph.of(several, self.cutoff, self.species).to(self.energy_scale.device)
+
+    @staticmethod
+    def joined(labels: Sequence[Labels]) -> Labels:
+        """Structures with their labels side by side."""
+        if len(labels) == 1:
+            return labels[0]
+        return side_by_side(labels, AtomicGraph.side_by_side([one.placed for one in labels]))
+
+    def composition(self, graph: AtomicGraph) -> Tensor:
+        """Atoms of each species in each structure, shape (S, species), float64."""
+        kinds = torch.nn.functional.one_hot(graph.species, len(self.species)).double()
+        return kinds.new_zeros(graph.n_structures, len(self.species)).index_add(0, graph.structure, kinds)
 
     @abstractmethod
     def site_terms(self, graph: AtomicGraph, vectors: Tensor, moments: Tensor) -> Tensor:
@@ -81,86 +95,73 @@ class AtomicNetwork(TrainedNetwork):
             In units of `moment_scales`, shape (N, 3).
         """
 
-    def terms(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+    def terms(self, graph: AtomicGraph, moments: Tensor, positions: Tensor, cells: Tensor) -> Tensor:
         """Site energies in units of `energy_scale`, without the shifts, of the arguments of `site_energies`."""
         vectors = graph.vectors(positions, cells).to(self.dtype)  # differences in the precision of the positions
         scaled = moments.to(self.dtype) / self.moment_scales[graph.species, None]
         return self.site_terms(graph, vectors, scaled)
 
-    def site_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
+    def site_energies(self, placed: AtomicGraph, moments: Tensor, positions: Tensor, cells: Tensor) -> Tensor:
         """Site energies, eV, shape (N,), float64, differentiable in all but the graph.
 
         Parameters
         ----------
-        graph : AtomicGraph
+        placed : AtomicGraph
             With the bonds up to `cutoff`, or more.
-        positions, moments : Tensor
-            Å and μB, shape (N, 3).
+        moments, positions : Tensor
+            μB and Å, shape (N, 3).
         cells : Tensor
             Å, shape (S, 3, 3).
         """
-        terms = self.energy_scale * self.terms(graph, positions, cells, moments)
-        return self.energy_shifts[graph.species] + terms.double()
+        terms = self.energy_scale * self.terms(placed, moments, positions, cells)
+        return self.energy_shifts[placed.species] + terms.double()
 
-    def total_energies(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
-        """Energies of the structures, eV, shape (S,), summed in float64."""
-        terms = self.energy_scale.double() * self.terms(graph, positions, cells, moments).double()
-        return graph.sums(terms + self.energy_shifts[graph.species])
-
-    def forward(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> Tensor:
-        return self.total_energies(graph, positions, cells, moments)
+    def energies(
+        self,
+        placed: AtomicGraph,
+        moments: Tensor,
+        positions: Tensor | None = None,
+        cells: Tensor | None = None,
+        prepared: list[Any] | None = None,
+    ) -> Tensor:
+        """Energies of the structures, eV, shape (S,), summed in float64, of the arguments of `site_energies`."""
+        assert positions is not None
+        assert cells is not None
+        terms = self.energy_scale.double() * self.terms(placed, moments, positions, cells).double()
+        return placed.sums(terms + self.energy_shifts[placed.species])
 
     @torch.no_grad()
-    def calibrate(
-        self,
-        graph: AtomicGraph,
-        positions: Tensor,
-        cells: Tensor,
-        moments: Tensor,
-        energies: Tensor,
-        forces: Tensor | None = None,
-        magnetic_forces: Tensor | None = None,
-    ) -> None:
-        """Set what depends on the training set and is not trained. Labels that are missing are NaN.
+    def calibrate(self, labels: Sequence[Labels]) -> None:
+        """Set what depends on the training set and is not trained.
 
         The shifts are a least-squares fit of the energies by composition. The scale is the root mean square of the
         forces (over 1 Å), else of the magnetic forces (over 1 μB), else the spread of energies around the shifts.
-
-        Parameters
-        ----------
-        graph, positions, cells, moments
-            The training set, as for `site_energies`.
-        energies : Tensor
-            eV, shape (S,).
-        forces, magnetic_forces : Tensor, optional
-            eV/Å and eV/μB, shape (N, 3).
         """
-        n = len(self.species)
-        kinds = torch.nn.functional.one_hot(graph.species, n).double()
-        composition = kinds.new_zeros(graph.n_structures, n).index_add(0, graph.structure, kinds)
-        known = energies.isfinite()
+        every = self.joined(labels)
+        energies = every.energies
+        composition, known = self.composition(every.placed), energies.isfinite()
         rest = energies.new_zeros(0)
         if bool(known.any()):
-            counts, labels = composition[known], energies[known].double()
-            shifts = torch.linalg.pinv(counts) @ labels
+            counts, given = composition[known], energies[known].double()
+            shifts = torch.linalg.pinv(counts) @ given
             self.energy_shifts.copy_(shifts)
-            rest = labels - counts @ shifts
-        for values in (forces, magnetic_forces, rest):
-            finite = values[values.isfinite()] if values is not None else rest[:0]
+            rest = given - counts @ shifts
+        for values in (every.forces, every.magnetic_forces, rest):
+            finite = values[values.isfinite()]
             size = float(finite[finite != 0].double().square().mean().sqrt()) if bool((finite != 0).any()) else 0.0
             if size > 1e-9:
                 self.energy_scale.fill_(size)
                 break
-        self._learn_scales(graph, positions, cells, moments)
-        self.learn_range(graph, positions, cells, moments)
+        self._learn_scales(every)
+        self.learn_range(labels)
 
-    def _learn_scales(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> None:
+    def _learn_scales(self, labels: Labels) -> None:
         """Neighbours within the cutoff; lengths of the moments of each species, and how much they vary."""
-        near = graph.vectors(positions, cells).norm(dim=-1) < self.cutoff
-        self.neighbour_number.fill_(max(float(near.sum()) / len(graph), 1.0))
-        lengths = moments.double().norm(dim=-1)
+        near = self._distances(labels) < self.cutoff
+        self.neighbour_number.fill_(max(float(near.sum()) / len(labels.placed), 1.0))
+        lengths = labels.moments.double().norm(dim=-1)
         for kind in range(len(self.species)):
-            magnetic = lengths[(graph.species == kind) & (lengths > 0)]
+            magnetic = lengths[(labels.placed.species == kind) & (lengths > 0)]
             if len(magnetic):
                 scale = float(magnetic.square().mean().sqrt())
                 self.moment_scales[kind] = scale
@@ -168,23 +169,33 @@ class AtomicNetwork(TrainedNetwork):
                 self.moment_spreads[kind] = max(spread, SMALLEST_SPREAD)
 
     @torch.no_grad()
-    def learn_range(self, graph: AtomicGraph, positions: Tensor, cells: Tensor, moments: Tensor) -> None:
-        """Set beyond what users are warned: the shortest distances and the longest moments of structures.
-
-        Parameters
-        ----------
-        graph, positions, cells, moments
-            As for `site_energies`.
-        """
-        n, lengths = len(self.species), moments.double().norm(dim=-1)
+    def learn_range(self, labels: Sequence[Labels]) -> None:
+        """Set beyond what users are warned: the shortest distances and the longest moments of structures."""
+        every = self.joined(labels)
+        graph: AtomicGraph = every.placed
+        n, lengths = len(self.species), every.moments.double().norm(dim=-1)
         for kind in range(n):
             own = lengths[graph.species == kind]
             if len(own):
                 self.longest_moments[kind] = float(own.max())
-        distances = graph.vectors(positions, cells).norm(dim=-1)
+        distances = self._distances(every)
         pairs = graph.species[graph.i] * n + graph.species[graph.j]
         shortest = distances.new_full((n * n,), self.cutoff).scatter_reduce(0, pairs, distances, "amin")
         self.nearest.copy_(shortest.view(n, n))
+
+    @torch.no_grad()
+    def shift_energies(self, labels: Sequence[Labels], missing: Tensor) -> None:
+        every = self.joined(labels)
+        composition, known = self.composition(every.placed), missing.isfinite()
+        if bool(known.any()):
+            rest = (missing * every.sizes)[known]
+            self.energy_shifts += torch.linalg.pinv(composition[known]) @ rest
+
+    @staticmethod
+    def _distances(labels: Labels) -> Tensor:
+        """Of all edges, Å, shape (E,)."""
+        found: Tensor = labels.placed.vectors(labels.positions, labels.cells).norm(dim=-1)
+        return found
 
 
 def _checked_species(species: Sequence[str]) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from ase import Atoms
 from torch import Tensor
 
+from ase_klm.models.labels import Labels
 from ase_klm.models.trained import TrainedNetwork
 from ase_klm.nn.lattice import LatticeStars, Sites
 
@@ -16,28 +16,8 @@ FARTHEST = 3.0
 """Distance from its training set, in standard deviations, up to which a network may be trusted; docs/networks.md."""
 
 
-@dataclass(frozen=True)
-class Labels:
-    """Labelled configurations of one lattice; C of them, on N sites.
-
-    Attributes
-    ----------
-    moments, magnetic_forces : Tensor
-        μB and eV/μB, shape (C, N, 3), in the precision of the network.
-    energies : Tensor
-        eV, shape (C,), float64.
-    chemical_potentials : Tensor or None
-        eV, shape (C,), float64, where they are known.
-    """
-
-    moments: Tensor
-    magnetic_forces: Tensor
-    energies: Tensor
-    chemical_potentials: Tensor | None = None
-
-
-class LatticeNetwork(TrainedNetwork):
-    """The energy of a spin lattice as a differentiable function of the moments.
+class NetworkOnLattice(TrainedNetwork):
+    """A network of the moments on a lattice.
 
     A network belongs to the stars of a lattice (species and displacements of neighbours), not to its size. It is
     rebuilt from its `hyperparameters` and a state dictionary.
@@ -59,9 +39,7 @@ class LatticeNetwork(TrainedNetwork):
         self.register_buffer("energy_shift", torch.zeros(()))  # eV a site
 
     @classmethod
-    def for_atoms(
-        cls, atoms: Atoms, shells: Iterable[int] = (1,), seed: int = 0, **hyperparameters: Any
-    ) -> "LatticeNetwork":
+    def for_atoms(cls, atoms: Atoms, shells: Iterable[int] = (1,), seed: int = 0, **hyperparameters: Any) -> Any:
         """A network with random weights for the lattice of a structure, joined by neighbour shells."""
         return cls.seeded(seed, LatticeStars.of(atoms, shells), **hyperparameters)
 
@@ -69,17 +47,22 @@ class LatticeNetwork(TrainedNetwork):
     def dtype(self) -> torch.dtype:
         return self.energy_shift.dtype
 
-    def place(self, atoms: Atoms, hamiltonian: Mapping[str, Any] | None = None) -> Any:
-        """Tables of a structure, on the device of the weights.
+    def place(self, structures: Atoms | Sequence[Atoms], hamiltonian: Mapping[str, Any] | None = None) -> Any:
+        """Tables of a structure, or of the first of several configurations of it, on the device of the weights.
 
         Networks that know parameters of the Hamiltonian take other values of them from `hamiltonian`, and pass over
         what else labels carry there.
         """
+        atoms = structures if isinstance(structures, Atoms) else structures[0]
         return self.tables(self.lattice.place(atoms), hamiltonian)
 
     def tables(self, sites: Sites, hamiltonian: Mapping[str, Any] | None = None) -> Any:
         """What `place` returns, for sites whose neighbours are known."""
         return sites.to(self.energy_shift.device)
+
+
+class LatticeNetwork(NetworkOnLattice):
+    """The energy of a spin lattice as a differentiable function of the moments."""
 
     @abstractmethod
     def local_terms(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
@@ -89,35 +72,26 @@ class LatticeNetwork(TrainedNetwork):
     def total(self, sums: Tensor, placed: Any) -> Tensor:
         """Energies, eV, shape (...), from the local terms summed over all sites, (terms, ...)."""
 
-    def total_energies(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
+    def energies(
+        self,
+        placed: Any,
+        moments: Tensor,
+        positions: Tensor | None = None,
+        cells: Tensor | None = None,
+        prepared: list[Any] | None = None,
+    ) -> Tensor:
         """Energies, eV, shape (...), float64, of moments (..., N, 3) on a placed structure."""
         return self.total(self.local_terms(moments, placed, prepared).double().sum(-1), placed)
 
-    def forward(self, moments: Tensor, placed: Any, prepared: Any = None) -> Tensor:
-        return self.total_energies(moments, placed, prepared)
-
-    @abstractmethod
-    def calibrate(self, sets: Sequence[tuple[Labels, Any]]) -> None:
-        """Set what depends on the training set and is not trained: shifts, scales, statistics.
-
-        Parameters
-        ----------
-        sets : sequence
-            Labels of the configurations on each lattice, and what `place` gave for it.
-        """
-
-    def learn_range(self, sets: Sequence[tuple[Labels, Any]]) -> None:
-        """Take note of which spins are trained on, for `distance`; also before fine-tuning."""
+    def shift_energies(self, labels: Sequence[Labels], missing: Tensor) -> None:
+        if bool(missing.isfinite().any()):
+            self.energy_shift += missing.nanmean()
 
     def distance(self, sums: Tensor, placed: Any) -> Tensor | None:
         """How far spins are from the training set, shape (...), from local terms summed over all sites, (terms, ...).
 
         In standard deviations: the root mean square over the training set is 1. None where it is not known.
         """
-        return None
-
-    def prepare(self, moments: Tensor, placed: Any) -> Any:
-        """What does not depend on the weights, worth keeping for a training configuration, shape (N, 3); or None."""
         return None
 
 
@@ -144,9 +118,12 @@ class LocalNetwork(LatticeNetwork):
     def total(self, sums: Tensor, placed: Any) -> Tensor:
         return sums[0]
 
-    def calibrate(self, sets: Sequence[tuple[Labels, Any]]) -> None:
-        """The shift from the mean energy of a site, and the scale from the spread of the fields."""
-        densities = torch.cat([labels.energies / labels.moments.shape[-2] for labels, _ in sets])
-        fields = torch.cat([labels.magnetic_forces.flatten() for labels, _ in sets])
-        self.energy_shift.fill_(float(densities.mean()))
-        self.energy_scale.fill_(float(fields.square().mean().sqrt()))
+    def calibrate(self, labels: Sequence[Labels]) -> None:
+        """The shift from the mean energy of a site, and the scale from the spread of the magnetic forces."""
+        densities = torch.cat([one.energy_densities for one in labels])
+        forces = torch.cat([one.magnetic_forces.flatten() for one in labels])
+        if bool(densities.isfinite().any()):
+            self.energy_shift.fill_(float(densities.nanmean()))
+        if bool(forces.isfinite().any()):
+            self.energy_scale.fill_(float(forces.square().nanmean().sqrt()))
+        super().calibrate(labels)

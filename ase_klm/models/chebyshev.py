@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ase_klm.errors import KLMError
-from ase_klm.models.base import Labels, LatticeNetwork
+from ase_klm.models.base import LatticeNetwork
 from ase_klm.models.hamiltonian import checked_hamiltonian
+from ase_klm.models.labels import Labels
 from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.lattice import LatticeStars, Sites
 from ase_klm.nn.local_moments import LocalMoments
@@ -252,7 +253,7 @@ class ChebyshevNetwork(LatticeNetwork):
         pairs = [local.rows_and_jacobian(laid_out) for local in tables]
         return Prepared(tuple(rows for rows, _ in pairs), tuple(jacobian for _, jacobian in pairs))
 
-    def calibrate(self, sets: Sequence[tuple[Labels, Placed]]) -> None:
+    def calibrate(self, labels: Sequence[Labels]) -> None:
         """Scales of the moments, a basis of the invariants, and the linear model that training begins with.
 
         Fields are sums of derivatives of invariants, Σ_k c_k ∂I_k/∂m, whose sizes differ by orders of magnitude. In the
@@ -260,7 +261,7 @@ class ChebyshevNetwork(LatticeNetwork):
         the training set, all are alike, and gradient descent finds its way; the best c are known at once, by least
         squares.
         """
-        chosen = _some_of(sets)
+        chosen = _some_of(labels)
         rows = self._rows(chosen)
         s, w = self._split(rows)
         with torch.no_grad():
@@ -268,26 +269,31 @@ class ChebyshevNetwork(LatticeNetwork):
             self.vector_mixing.copy_(decorrelation(w.mT.flatten(0, 1)))
             invariants = self._invariants(rows)[0]
             self.invariant_mean.copy_(invariants.mean(0))
-            derivatives = torch.cat([self._derivatives(labels.moments[c], p) for labels, c, p in chosen], 1).double()
-            fields = torch.cat([labels.magnetic_forces[c].flatten() for labels, c, _ in chosen]).double()
+            derivatives = torch.cat([self._derivatives(one.moments[c], one.placed) for one, c in chosen], 1).double()
+            forces = torch.cat([one.magnetic_forces[c].flatten() for one, c in chosen]).double()
+            known = forces.isfinite()
             sizes = 3 * derivatives @ derivatives.mT / derivatives.shape[1] + torch.cov(invariants.mT.double())
             values, vectors = torch.linalg.eigh(sizes)
             mixing = 2 * (vectors / (values + 1e-6 * values[-1]).sqrt()) @ vectors.mT
             self.invariant_mixing.copy_(mixing)
-            coefficients = torch.linalg.lstsq((mixing @ derivatives).mT, -fields[:, None]).solution[:, 0]
-            self.linear.weight[0] = coefficients.to(rows)
-            self.coupling.fill_(sets[0][1].J)
-            potentials = [labels.chemical_potentials for labels, _ in sets if labels.chemical_potentials is not None]
-            if potentials:
-                self.chemical_potential.fill_(float(torch.cat(potentials).mean()))
-            electrons = [p.electrons / len(p.places) for _, p in sets if p.electrons is not None]
+            if bool(known.any()):
+                matrix, right = (mixing @ derivatives).mT[known], -forces[known, None]
+                self.linear.weight[0] = torch.linalg.lstsq(matrix, right).solution[:, 0].to(rows)
+            self.coupling.fill_(labels[0].placed.J)
+            potentials = torch.cat([one.chemical_potentials for one in labels])
+            if bool(potentials.isfinite().any()):
+                self.chemical_potential.fill_(float(potentials.nanmean()))
+            placed = [one.placed for one in labels]
+            electrons = [p.electrons / len(p.places) for p in placed if p.electrons is not None]
             if electrons:
                 self.electrons.fill_(sum(electrons) / len(electrons))
-            densities = torch.cat([labels.energies / labels.moments.shape[-2] for labels, _ in sets])
-            self.energy_shift.fill_(float(densities.mean() - self.chemical_potential * self.electrons))
+            densities = torch.cat([one.energy_densities for one in labels])
+            if bool(densities.isfinite().any()):
+                self.energy_shift.fill_(float(densities.nanmean() - self.chemical_potential * self.electrons))
+        self._take_range(rows)
 
-    def learn_range(self, sets: Sequence[tuple[Labels, Placed]]) -> None:
-        self._take_range(self._rows(_some_of(sets)))
+    def learn_range(self, labels: Sequence[Labels]) -> None:
+        self._take_range(self._rows(_some_of(labels)))
 
     def _take_range(self, rows: Tensor) -> None:
         """Take the spread of these moments, (n, K), as that of the training set."""
@@ -317,9 +323,10 @@ class ChebyshevNetwork(LatticeNetwork):
             rows.append(local.rows(spins))
         return torch.cat(rows)
 
-    def _rows(self, chosen: Sequence[tuple[Labels, int, Placed]]) -> Tensor:
+    def _rows(self, chosen: Sequence[tuple[Labels, int]]) -> Tensor:
         """`features` of configurations of a training set."""
-        return torch.cat([self.features(p.places.laid_out(labels.moments[[c]]), p).detach() for labels, c, p in chosen])
+        laid_out = ((one.placed.places.laid_out(one.moments[[c]]), one.placed) for one, c in chosen)
+        return torch.cat([self.features(moments, placed).detach() for moments, placed in laid_out])
 
     def _derivatives(self, moments: Tensor, placed: Placed) -> Tensor:
         """Derivatives of the sums of all invariants by the moments, shape (invariants, 3 N)."""
@@ -407,9 +414,9 @@ def _species(lattice: LatticeStars) -> list[str]:
     return sorted({star.species for star in lattice.stars})
 
 
-def _some_of(sets: Sequence[tuple[Labels, Placed]]) -> list[tuple[Labels, int, Placed]]:
-    """Configurations of a training set for its statistics: their sets, their numbers in these, and the tables."""
-    everything = [(labels, c, placed) for labels, placed in sets for c in range(len(labels.moments))]
+def _some_of(labels: Sequence[Labels]) -> list[tuple[Labels, int]]:
+    """Configurations of a training set for its statistics: their labels, and their numbers in these."""
+    everything = [(one, c) for one in labels for c in range(len(one))]
     return everything[:: max(len(everything) // CALIBRATION, 1)]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ase_klm.errors import KLMError
 from ase_klm.files import written_atomically
 from ase_klm.models.atomic import AtomicNetwork
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.base import NetworkOnLattice
 from ase_klm.models.trained import Origin, TrainedNetwork
 from ase_klm.nn.lattice import LatticeStars, Star
 
@@ -142,7 +142,7 @@ def load(model: str | Path | TrainedNetwork) -> Any:
     tensors, found = _read(path)
     network = architecture(found["architecture"])
     try:
-        places = [lattice_from_json(found["lattice"])] if issubclass(network, LatticeNetwork) else []
+        places = [lattice_from_json(found["lattice"])] if issubclass(network, NetworkOnLattice) else []
         with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and the user's random numbers stay
             built = network(*places, **found["hyperparameters"]).to(_DTYPES[found["dtype"]])
         built.load_state_dict(tensors)
@@ -185,7 +185,7 @@ def card(model: str | Path) -> dict[str, Any]:
 
 def _home(model: TrainedNetwork) -> dict[str, Any]:
     """What the card says of the structures that a network is for."""
-    if isinstance(model, LatticeNetwork):
+    if isinstance(model, NetworkOnLattice):
         return {"lattice": asdict(model.lattice), "units": UNITS}
     assert isinstance(model, AtomicNetwork)
     return {"species": list(model.species), "cutoff": model.cutoff, "units": ATOMIC_UNITS}

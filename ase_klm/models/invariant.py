@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ase_klm.errors import KLMError
-from ase_klm.models.base import Labels, LocalNetwork
+from ase_klm.models.base import LocalNetwork
+from ase_klm.models.labels import Labels
 from ase_klm.nn.clusters import Cluster
 from ase_klm.nn.gather import Table
 from ase_klm.nn.invariants import Invariants, matchings
@@ -113,16 +114,16 @@ class InvariantNetwork(LocalNetwork):
         ]
         return placed.order.gather(torch.cat(energies, -1)).view(moments.shape[:-1])
 
-    def calibrate(self, sets: Sequence[tuple[Labels, Neighbourhoods]]) -> None:
+    def calibrate(self, labels: Sequence[Labels]) -> None:
         """As in the base class; and mean and spread of the invariants over the training set."""
-        super().calibrate(sets)
+        super().calibrate(labels)
         device = self.energy_shift.device
         with torch.no_grad():
             sums = [torch.zeros(2, len(i.mean), dtype=torch.float64, device=device) for i in self._by_class]
             counts = [0] * len(sums)
-            for labels, placed in sets:
-                for configuration in labels.moments:
-                    for number, values in enumerate(self._values(configuration, placed)):
+            for one in labels:
+                for configuration in one.moments:
+                    for number, values in enumerate(self._values(configuration, one.placed)):
                         sums[number] += torch.stack([values, values**2]).double().sum((1, -1))
                         counts[number] += values.shape[-1]
             for invariants, count, (first, second) in zip(self._by_class, counts, sums, strict=True):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ase_klm.errors import KLMError
 from ase_klm.models.atomic import AtomicNetwork
+from ase_klm.models.labels import Labels
 from ase_klm.nn.atomic_graph import AtomicGraph
 from ase_klm.nn.equivariant import Coupling, Gate, Harmonics, Linear, Product, added
 from ase_klm.nn.irreps import SCALAR, Features, Irrep, Irreps, Symmetry, displacement
@@ -144,19 +145,11 @@ class MagNet(AtomicNetwork):
         return self.lattice._terms(graph, basis, torch.zeros_like(moments)) + self.magnetic_scale * terms
 
     @torch.no_grad()
-    def calibrate(
-        self,
-        graph: AtomicGraph,
-        positions: Tensor,
-        cells: Tensor,
-        moments: Tensor,
-        energies: Tensor,
-        forces: Tensor | None = None,
-        magnetic_forces: Tensor | None = None,
-    ) -> None:
-        super().calibrate(graph, positions, cells, moments, energies, forces, magnetic_forces)
-        if self.lattice is not None and magnetic_forces is not None:
-            turned = magnetic_forces * self.moment_scales[graph.species, None]
+    def calibrate(self, labels: Sequence[Labels]) -> None:
+        super().calibrate(labels)
+        if self.lattice is not None:
+            every = self.joined(labels)
+            turned = every.magnetic_forces * self.moment_scales[every.placed.species, None]
             known = turned[turned.isfinite()]
             if len(known):
                 size = float(known.double().square().mean().sqrt() / self.energy_scale)

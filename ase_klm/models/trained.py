@@ -1,13 +1,19 @@
-"""What all trained networks share: they are rebuilt from plain hyperparameters and a state dictionary."""
+"""The contract of all networks: `place`, `energies` (or `magnetic_forces`), `calibrate`.
+
+They are rebuilt from plain hyperparameters and a state dictionary.
+"""
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from ase import Atoms
+from torch import Tensor, nn
+
+from ase_klm.models.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,17 @@ class Origin:
 
 
 class TrainedNetwork(nn.Module, ABC):
-    """A network with a card: `LatticeNetwork` or `AtomicNetwork`."""
+    """A network with a card: `LatticeNetwork`, `AtomicNetwork`, or another that keeps the contract.
+
+    `place` keeps the geometry of structures, `energies` or `magnetic_forces` evaluate them, and `calibrate` sets what
+    depends on a training set and is not trained. Whoever trains, evaluates or calculates uses nothing else.
+    """
 
     origin: Origin | None = None
     """Where it was loaded from. Weights may have changed since: `models.files.verified_origin`."""
+
+    gives: ClassVar[str] = "energies"
+    """What is evaluated: "energies", whose derivatives are the forces, or "magnetic_forces" without an energy."""
 
     @classmethod
     def seeded(cls, seed: int, *args: Any, **hyperparameters: Any) -> Any:
@@ -61,6 +74,86 @@ class TrainedNetwork(nn.Module, ABC):
     @abstractmethod
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
+
+    @abstractmethod
+    def place(self, structures: Atoms | Sequence[Atoms], hamiltonian: Mapping[str, Any] | None = None) -> Any:
+        """What stays of structures while their moments change, on the device of the weights.
+
+        Parameters
+        ----------
+        structures : Atoms or sequence of Atoms
+            Configurations of one lattice, or structures of any size side by side, as the kind of network has it.
+        hamiltonian : mapping, optional
+            Other values of the parameters of the Hamiltonian, for networks that know them.
+        """
+
+    def energies(
+        self,
+        placed: Any,
+        moments: Tensor,
+        positions: Tensor | None = None,
+        cells: Tensor | None = None,
+        prepared: list[Any] | None = None,
+    ) -> Tensor:
+        """Energies of placed structures, eV, float64, differentiable twice.
+
+        Parameters
+        ----------
+        placed : object
+            From `place`.
+        moments, positions : Tensor
+            μB and Å, shape (..., n, 3) on a lattice and (N, 3) of structures side by side. Networks of spins on a
+            lattice need no positions.
+        cells : Tensor
+            Å, shape (structures, 3, 3).
+        prepared : list, optional
+            What `prepare` gave for each configuration.
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives {self.gives}")
+
+    def magnetic_forces(
+        self,
+        placed: Any,
+        moments: Tensor,
+        positions: Tensor | None = None,
+        cells: Tensor | None = None,
+        prepared: list[Any] | None = None,
+    ) -> Tensor:
+        """Magnetic forces, eV/μB, in the shape of the moments, of networks without an energy; else as `energies`."""
+        raise NotImplementedError(f"{type(self).__name__} gives {self.gives}")
+
+    def calibrate(self, labels: Sequence[Labels]) -> None:
+        """Set what depends on the training set and is not trained: shifts, scales, statistics, the range.
+
+        Parameters
+        ----------
+        labels : sequence of Labels
+            The training set, one for all structures that were placed together; what is not known is NaN.
+        """
+        self.learn_range(labels)
+
+    def learn_range(self, labels: Sequence[Labels]) -> None:
+        """Take note of what is trained on, beyond which users are warned; all of `calibrate` in fine-tuning."""
+
+    def shift_energies(self, labels: Sequence[Labels], missing: Tensor) -> None:
+        """Add to the shifts what the network's energy densities lack on average.
+
+        Parameters
+        ----------
+        labels : sequence of Labels
+            As for `calibrate`.
+        missing : Tensor
+            eV an atom, one for each structure, in a row; NaN where it is not known.
+        """
+
+    def prepare(self, moments: Tensor, placed: Any) -> Any:
+        """What does not depend on the weights, worth keeping for a training configuration, shape (N, 3); or None."""
+        return None
+
+    def forward(self, *arguments: Any, **options: Any) -> Tensor:
+        """What the network gives."""
+        found: Tensor = getattr(self, self.gives)(*arguments, **options)
+        return found
 
     def describe(self) -> str:
         """Architecture, numbers that fix it, and what its card says, as text to print."""

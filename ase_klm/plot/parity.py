@@ -10,7 +10,7 @@ from ase_klm.moments import directions
 from ase_klm.plot.axes import axes
 from ase_klm.validate import Array, checked_array
 
-QUANTITIES = ("field", "transverse field")
+QUANTITIES = ("magnetic force", "across the moment")
 _LABELS = ("energy_densities", "forces", "magnetic_forces")
 
 
@@ -60,7 +60,7 @@ def atomic_parity(predicted: Any, labels: Any, ax: Any = None) -> Any:
 
     Parameters
     ----------
-    predicted, labels : AtomicValues
+    predicted, labels : Values
         Those of `training.predict`.
     ax : sequence of four matplotlib.axes.Axes, optional
         Default: a new figure.

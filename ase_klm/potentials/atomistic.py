@@ -144,7 +144,7 @@ class BoundAtomistic(BoundPotential):
         )
         graph = self.graph(positions, cell)
         self._warn_of_long_moments(moments.detach())
-        energies = self.model.total_energies(graph, positions.flatten(0, 1), cell, moments.flatten(0, 1))
+        energies = self.model.energies(graph, moments.flatten(0, 1), positions.flatten(0, 1), cell)
         return energies.view(batch)
 
     def _warn_of_missing_moments(self) -> None:

@@ -10,18 +10,24 @@ import numpy as np
 
 from ase_klm.errors import KLMError
 from ase_klm.files import written_atomically
-from ase_klm.training.atomic_loss import AtomicMeasures
-from ase_klm.training.loss import Measures
-from ase_klm.training.quality import Quality
+from ase_klm.training.quality import UNITS
 
 COLUMNS = ("epoch", "step", "minutes", "learning_rate", "training_loss")
 """What every training has; errors on the validation part follow."""
 
-KINDS: tuple[type[Quality], ...] = (Measures, AtomicMeasures)
+PREFIX = "validation_"
+
+PANELS = {
+    "energy (meV/atom)": ("energy",),
+    "forces (meV/Å)": ("forces",),
+    "stress (meV/Å³)": ("stress",),
+    "magnetic (meV/μ$_\\mathrm{B}$)": ("magnetic_forces", "transverse"),
+}
+"""Errors that are drawn, by the labels of their axes."""
 
 
 def write(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Write ``curves.csv``; one row a validation. Units are those of the `Measures` or `AtomicMeasures`, all in eV."""
+    """Write ``curves.csv``; one row a validation. Units are those of `Errors`, all in eV."""
     with written_atomically(folder / "curves.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -40,7 +46,7 @@ def read(path: str | Path) -> list[dict[str, float]]:
         with Path(path).open(newline="") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         for row in rows:
-            _kind([row])
+            _panels([row])
         return rows
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise KLMError(
@@ -50,12 +56,14 @@ def read(path: str | Path) -> list[dict[str, float]]:
         ) from None
 
 
-def _kind(rows: Sequence[Mapping[str, float]]) -> type[Quality]:
-    """The errors that rows tell of, known by their columns."""
-    for kind in KINDS:
-        if {*COLUMNS, *kind.columns()} <= rows[0].keys():
-            return kind
-    raise KeyError("columns are missing")
+def _panels(rows: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """The errors that rows tell of, by the labels of their axes."""
+    columns = rows[0].keys()
+    unknown = {name for name in columns if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in UNITS}
+    if unknown or not {*COLUMNS} <= columns:
+        raise KeyError("these are no columns of learning curves")
+    found = {label: [name for name in names if PREFIX + name in columns] for label, names in PANELS.items()}
+    return {label: names for label, names in found.items() if names}
 
 
 def draw(rows: Sequence[Mapping[str, float]]) -> Any:
@@ -67,20 +75,18 @@ def draw(rows: Sequence[Mapping[str, float]]) -> Any:
     """
     from matplotlib.figure import Figure
 
-    kind = _kind(rows)
-    height = 4.6 + 1.8 * (len(kind.panels) - 1)
+    panels = _panels(rows)
+    height = 2.8 + 1.8 * len(panels)
     figure = Figure(figsize=(5.0, height), layout="constrained")
-    above, *below = figure.subplots(1 + len(kind.panels), 1, sharex=True)
+    above, *below = figure.subplots(1 + len(panels), 1, sharex=True, squeeze=False)[:, 0]
     epochs = [row["epoch"] for row in rows]
     above.plot(epochs, [row["training_loss"] for row in rows], color="0.15", lw=1.2)
-    above.set_ylabel(kind.loss_label)
-    for panel, ax in zip(kind.panels, below, strict=True):
-        for name in panel.names:
-            values = [panel.factor * row[f"validation_{name}"] for row in rows]
-            if not all(map(math.isnan, values)):  # as where no frame has such labels
-                ax.plot(epochs, values, lw=1.2, label=name.replace("_", " "))
-        ax.set_ylabel(panel.label)
-    below[-1].set_xlabel("epoch")
+    above.set_ylabel("training loss")
+    for (label, names), ax in zip(panels.items(), below, strict=True):
+        for name in names:
+            ax.plot(epochs, [1e3 * row[PREFIX + name] for row in rows], lw=1.2, label=name.replace("_", " "))
+        ax.set_ylabel(label)
+    (below[-1] if below else above).set_xlabel("epoch")
     for ax in (above, *below):
         ax.set_xscale("log")
         if ax.lines:

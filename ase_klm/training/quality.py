@@ -1,71 +1,88 @@
-"""What every kind of network is judged by: a few numbers, with their units, and how they are drawn."""
+"""By what networks are judged: errors on labelled structures, made from the terms that losses are made of."""
 
-from abc import ABC
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+import math
+from dataclasses import dataclass
 
+from ase_klm.training.terms import TERMS, root_mean_square
+from ase_klm.training.values import Values
+from ase_klm.vectors import transverse
 
-@dataclass(frozen=True)
-class Panel:
-    """Some of the numbers on one pair of axes.
+REPORTED = tuple(term for term in TERMS if term.name != "electrons")
+"""What errors are told of."""
 
-    Attributes
-    ----------
-    label : str
-        Of the axis.
-    names : tuple of str
-        Of the numbers.
-    factor : float
-        What they are multiplied with.
-    """
-
-    label: str
-    names: tuple[str, ...]
-    factor: float = 1.0
+UNITS = {term.name: term.unit for term in REPORTED} | {"correlation": ""}
 
 
 @dataclass(frozen=True)
-class Quality(ABC):
-    """Errors of a network on labelled configurations; a subclass has the numbers.
+class Errors:
+    """Root mean square errors of a network on labelled structures, a component.
+
+    Each is an attribute, NaN where no labels are known: `energy` (of E/N, eV/atom), `forces` (eV/Å), `stress` (eV/Å³),
+    `magnetic_forces` (eV/μB, over atoms whose whole magnetic force is known), `transverse` and `longitudinal` (of its
+    part across the moment, which is what turns it, and along it), and `correlation` (Pearson's coefficient of predicted
+    and labelled components across the moment).
 
     Attributes
     ----------
-    units : mapping
-        Of each number, as users read it.
-    note : str
-        What a card says of units.
-    loss_label : str
-        Of the axis of the training loss.
-    panels : tuple of Panel
-        Learning curves.
+    numbers : dict
+        Those of which labels are known, by name.
     """
 
-    units: ClassVar[Mapping[str, str]]
-    note: ClassVar[str]
-    loss_label: ClassVar[str]
-    panels: ClassVar[tuple[Panel, ...]]
+    numbers: dict[str, float]
 
-    @property
-    def numbers(self) -> dict[str, float]:
-        """All of them by name."""
-        return {part.name: getattr(self, part.name) for part in fields(self)}
+    def __getattr__(self, name: str) -> float:
+        if name in UNITS:
+            return self.numbers.get(name, math.nan)
+        raise AttributeError(f"errors of networks have no {name!r}; they are {', '.join(UNITS)}")
 
     @property
     def watched(self) -> dict[str, float]:
         """Those that a progress bar shows."""
-        return {name: getattr(self, name) for panel in self.panels for name in panel.names}
+        return {name: value for name, value in self.numbers.items() if name not in ("longitudinal", "correlation")}
+
+    @property
+    def note(self) -> str:
+        """What a card says of units."""
+        told = [f"{_words(name)} {UNITS[name]}" for name in self.numbers if UNITS[name]]
+        return f"{', '.join(told)}; root mean square, of a component"
 
     @property
     def report(self) -> str:
         """A line for each."""
         lines = []
         for name, value in self.numbers.items():
-            unit = self.units[name]
-            lines.append(f"  {name.replace('_', ' '):<16} " + (f"{value:.3e} {unit}" if unit else f"{value:.5f}"))
+            unit = UNITS[name]
+            lines.append(f"  {_words(name):<16} " + (f"{value:.3e} {unit}" if unit else f"{value:.5f}"))
         return "\n".join(lines)
 
-    @classmethod
-    def columns(cls) -> list[str]:
-        """Names in ``curves.csv``."""
-        return [f"validation_{part.name}" for part in fields(cls)]
+    def __str__(self) -> str:
+        told = [
+            f"{_words(name)} {1e3 * value:.4g} m{UNITS[name]}" if UNITS[name] else f"{_words(name)} {value:.5f}"
+            for name, value in self.numbers.items()
+        ]
+        return ", ".join(told)
+
+
+def errors_of(predicted: Values, labels: Values) -> Errors:
+    """Errors of predictions, over all labels that are known, in double precision."""
+    predicted, labels = predicted.double(), labels.double()
+    found = {}
+    for term in REPORTED:
+        known = term.fully_known(labels)
+        if bool(known.any()):
+            found[term.name] = root_mean_square(term.error(predicted, labels)[0], known)
+    if "transverse" in found:
+        found["correlation"] = _correlation(predicted, labels)
+    return Errors(found)
+
+
+def _correlation(predicted: Values, labels: Values) -> float:
+    known = labels.magnetic_forces.isfinite().all(-1)
+    parts = (transverse(values.magnetic_forces, labels.directions)[known] for values in (predicted, labels))
+    x, y = (part - part.mean() for part in parts)
+    spread = float(x.norm() * y.norm())
+    return float((x * y).sum()) / spread if spread > 0 else 0.0
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

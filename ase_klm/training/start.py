@@ -8,11 +8,8 @@ from typing import Any
 
 from ase_klm.errors import KLMError
 from ase_klm.models import files
-from ase_klm.models.atomic import AtomicNetwork
-from ase_klm.models.base import LatticeNetwork
+from ase_klm.models.base import NetworkOnLattice
 from ase_klm.models.trained import TrainedNetwork
-from ase_klm.training.atomic import AtomicProblem
-from ase_klm.training.lattice import LatticeProblem
 from ase_klm.validate import checked_number
 
 
@@ -44,16 +41,11 @@ def architecture(model: TrainedNetwork) -> dict[str, Any]:
     table = {
         "architecture": type(model).__name__,
         "hyperparameters": model.hyperparameters,
-        **({"lattice": asdict(model.lattice)} if isinstance(model, LatticeNetwork) else {}),
+        **({"lattice": asdict(model.lattice)} if isinstance(model, NetworkOnLattice) else {}),
         "dtype": str(next(model.parameters()).dtype),
     }
     found: dict[str, Any] = json.loads(json.dumps(table))
     return found
-
-
-def problem_type(model: TrainedNetwork) -> type[LatticeProblem] | type[AtomicProblem]:
-    """The kind of problem that a network poses."""
-    return AtomicProblem if isinstance(model, AtomicNetwork) else LatticeProblem
 
 
 def check_length(epochs: int | None, minutes: float | None) -> None:

@@ -19,15 +19,14 @@ from ase_klm.models import files
 from ase_klm.models.trained import TrainedNetwork
 from ase_klm.potentials.base import checked_device
 from ase_klm.training import checkpoint, curves
-from ase_klm.training.atomic_loss import AtomicLoss
 from ase_klm.training.averages import Averages
 from ase_klm.training.checkpoint import Progress
-from ase_klm.training.dataset import checked_frames
+from ase_klm.training.dataset import Batch, checked_frames
 from ase_klm.training.loss import Loss
-from ase_klm.training.problem import Batch, Validation
-from ase_klm.training.quality import Quality
+from ase_klm.training.problem import Problem, Validation
+from ase_klm.training.quality import Errors
 from ase_klm.training.recipes import Modern, Recipe, describe
-from ase_klm.training.start import architecture, check_length, checked_kind, name_of, problem_type, starting_network
+from ase_klm.training.start import architecture, check_length, checked_kind, name_of, starting_network
 from ase_klm.validate import checked_number
 
 PICTURE_INTERVAL = 60.0
@@ -39,23 +38,23 @@ class Trainer:
 
     Into `directory` go ``checkpoint.safetensors``, from which a training that was cut short continues when it is run
     again, also after `KeyboardInterrupt`, which keeps the last whole step; ``best.safetensors``, the weights with the
-    smallest validation error (torque + field of spins, the loss for atoms), with their card; and ``curves.csv`` and
-    ``curves.png``. One training at a time: nothing guards the files against a second process that trains in the same
-    directory, and the two would overwrite each other's.
+    smallest validation error (transverse + magnetic forces of spins on lattices, the loss of atoms), with their card;
+    and ``curves.csv`` and ``curves.png``. One training at a time: nothing guards the files against a second process
+    that trains in the same directory, and the two would overwrite each other's.
 
     Parameters
     ----------
     model : LatticeNetwork, AtomicNetwork or None
         Trained in place. None: the network of `initial`.
     training, validation : sequence of Frame
-        For networks of spins with energies and magnetic forces, on one lattice or several of the same stars. For
-        networks of atoms any structures; labels may be missing (None or NaN) here and there.
+        For networks of spins on one lattice or several of the same stars; for networks of atoms any structures. Labels
+        may be missing (None or NaN) here and there.
     directory : str or Path
         Made if it does not exist.
     recipe : Recipe
         Optimizer, schedule, augmentation. Default: `Modern`.
-    loss : Loss or AtomicLoss
-        What is minimised. Default: that of the kind of network, with its default weights.
+    loss : Loss
+        What is minimised. Default: `Loss()`.
     epochs : int, optional
         Passes through the training part; either this or `minutes`.
     minutes : float, optional
@@ -87,7 +86,7 @@ class Trainer:
         validation: Sequence[Frame],
         directory: str | Path,
         recipe: Recipe | None = None,
-        loss: Loss | AtomicLoss | None = None,
+        loss: Loss | None = None,
         epochs: int | None = None,
         minutes: float | None = None,
         seed: int = 0,
@@ -104,12 +103,10 @@ class Trainer:
         self.epochs, self.minutes, self.seed = epochs, minutes, seed
         self.fine_tuned, self.checkpoint_every, self.show = initial is not None, checkpoint_every, progress
         self.model = starting_network(model, initial)
-        kind = problem_type(self.model)
-        name = kind.loss_type.__name__
-        weighted = kind.loss_type() if loss is None else checked_kind(loss, kind.loss_type, "loss", f"{name}()")
+        weighted = Loss() if loss is None else checked_kind(loss, Loss, "loss", "Loss()")
         self.model.to(checked_device(device))
         self.directory = checked_path(directory)
-        self.problem = kind(self.model, training, validation, weighted, self.recipe)  # type: ignore[arg-type]
+        self.problem = Problem(self.model, training, validation, weighted, self.recipe)
         self.weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = self.recipe.optimizer(self.weights)
         self.generator = torch.Generator().manual_seed(int(seed))
@@ -121,7 +118,7 @@ class Trainer:
             **architecture(self.model),
             "initial": name_of(initial),
             "recipe": describe(self.recipe),
-            "loss": asdict(weighted),
+            "loss": asdict(self.problem.weighted),
             "epochs": epochs,
             "minutes": minutes,
             "seed": seed,
@@ -129,13 +126,13 @@ class Trainer:
             "validation data": self.problem.fingerprints[1],
         }
 
-    def run(self) -> Any:
+    def run(self) -> Errors:
         """Train to the end, from the checkpoint in the directory if there is one.
 
         Returns
         -------
-        Measures or AtomicMeasures
-            Errors of the best weights on the validation part; these weights are in the model afterwards.
+        Errors
+            Of the best weights on the validation part; these weights are in the model afterwards.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -179,7 +176,7 @@ class Trainer:
 
     @property
     def _batches_an_epoch(self) -> int:
-        return sum(math.ceil(count / self.recipe.batch) for count in self.problem.counts)
+        return sum(math.ceil(count / self.recipe.batch) for count in self.problem.training.counts)
 
     @property
     def _fraction(self) -> float:
@@ -207,7 +204,7 @@ class Trainer:
         present = self.generator.get_state()
         self.generator.set_state(self.epoch_start)
         batches = []
-        for number, count in enumerate(self.problem.counts):
+        for number, count in enumerate(self.problem.training.counts):
             order = torch.randperm(count, generator=self.generator).tolist()
             size = int(self.recipe.batch)
             batches += [Batch(number, tuple(order[i : i + size])) for i in range(0, len(order), size)]
@@ -259,7 +256,7 @@ class Trainer:
         with self.averages.in_place():
             found = self.problem.validate()
             if math.isfinite(found.loss) and found.score < state.best:
-                files.save(self.best_path, self.model, self._card(found.quality))
+                files.save(self.best_path, self.model, self._card(found.errors))
         if not math.isfinite(found.loss):
             self._stop(found.loss, f"on the validation part after step {state.step}")
         with deferred():
@@ -280,9 +277,9 @@ class Trainer:
             rate,
             state.loss / max(state.batches, 1),
         )
-        names = (*curves.COLUMNS, *found.quality.columns())
-        state.history.append(dict(zip(names, (*row, *found.quality.numbers.values()), strict=True)))
-        self._watched = found.quality.watched
+        names = (*curves.COLUMNS, *(f"{curves.PREFIX}{name}" for name in found.errors.numbers))
+        state.history.append(dict(zip(names, (*row, *found.errors.numbers.values()), strict=True)))
+        self._watched = found.errors.watched
         state.epoch, state.batches, state.loss = state.epoch + 1, 0, 0.0
         self.epoch_start = self.generator.get_state()
 
@@ -330,8 +327,8 @@ class Trainer:
     def _take_best(self) -> None:
         self.model.load_state_dict(files.load(self.best_path).state_dict())
 
-    def _card(self, quality: Quality) -> dict[str, Any]:
-        card = self.problem.card(quality)
+    def _card(self, errors: Errors) -> dict[str, Any]:
+        card = self.problem.card(errors)
         state = self.progress
         card["training"] = {
             "recipe": describe(self.recipe),
