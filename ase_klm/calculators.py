@@ -5,12 +5,15 @@ databases keep their parameters, and `from_dict` makes a calculator of these aga
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.mixing import LinearCombinationCalculator
 from ase.dft.kpoints import BandPath
 from ase.outputs import Properties, all_outputs
 from ase.spectrum.band_structure import BandStructure
@@ -18,11 +21,11 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from ase_klm.errors import KLMError
 from ase_klm.models.files import load
-from ase_klm.moments import get_moments, is_magnetic, set_moments
+from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plausibility import doubts_about_structure, tell
 from ase_klm.potentials.atomistic import Atomistic
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, checked_device, doubts_of, same
-from ase_klm.potentials.exchange import Bond, Exchange, checked_lattice
+from ase_klm.potentials.exchange import Bond, Exchange
 from ase_klm.potentials.exchange_of_distance import ExchangeOfDistance, follows_distance
 from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.potentials.kondo import BoundKondo, Kondo
@@ -31,7 +34,7 @@ from ase_klm.potentials.parameters import call, defaults_of, shown
 from ase_klm.potentials.serialisation import called, known_class, read, written
 from ase_klm.potentials.trained import network_potential
 from ase_klm.potentials.zeeman import Zeeman
-from ase_klm.supercells import followed
+from ase_klm.supercells import checked_lattice
 from ase_klm.validate import Array, checked_number
 
 
@@ -42,21 +45,24 @@ class SpinCalculator(Calculator):
     (-∂E/∂m, eV/μB, shape (N, 3)), and `forces` (eV/Å) and `stress` (eV/Å³, Voigt) where the potential gives them;
     all from one evaluation, as float64 NumPy arrays.
 
-    The bonds of a potential belong to the structure that was seen first, so let that be the undistorted lattice. They
-    are kept while atoms leave their places by less than half a bond and the cell is strained by less than a fifth, and
-    found anew for a structure beyond that, or after `forget_bonds`. Atoms may be wrapped, and move as a whole.
+    The energy depends on the atoms that are given, not on what was calculated before. Neighbour shells are counted on
+    `lattice`, else on the structure that is given, where displaced atoms make them ambiguous.
 
     Parameters
     ----------
     potential : Potential
         For instance ``Exchange({1: -0.01}) + Zeeman((0, 0, 1e-3))``.
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, and whose indices explicit bonds use. The calculator then serves
+        every repetition of it (``lattice.repeat(...)``), displaced or strained too. Terms with a lattice of their own
+        keep it.
     device : str
         Where torch works, "cpu" or "cuda".
     """
 
     implemented_properties = ["energy", "free_energy", "magnetic_forces", "forces", "stress"]
 
-    def __init__(self, potential: Potential, device: str = "cpu") -> None:
+    def __init__(self, potential: Potential, lattice: Atoms | None = None, device: str = "cpu") -> None:
         super().__init__()
         if not isinstance(potential, Potential):
             raise KLMError(
@@ -65,56 +71,45 @@ class SpinCalculator(Calculator):
                 "build one, e.g. potentials.Zeeman(field); ASE calculators become one by potentials.Foreign(calc)",
             )
         self.device = str(checked_device(device))
-        self._bonded: Atoms | None = None
+        self._lattice = None if lattice is None else checked_lattice(lattice)
         self.told: set[str] = set()  # warnings that are not repeated
         self.potential = potential
 
     @property
+    def lattice(self) -> Atoms | None:
+        """The cell on which shells are counted."""
+        return self._lattice
+
+    @property
     def potential(self) -> Potential:
-        """The potential; setting it discards results."""
+        """The potential on the lattice; setting it discards results."""
         return self._potential
 
     @potential.setter
     def potential(self, potential: Potential) -> None:
-        self._potential = potential
+        self._given, self._potential = potential, potential.on_lattice(self.lattice)
         self._bound: BoundPotential | None = None
-        self._doubted: Atoms | None = None  # the structure on which potential and structure were looked at
+        self._bonded: _Bonded | None = None
+        self._doubted: Array | None = None  # species of which potential and structure were looked at
         self.reset()
 
-    def reference(self, atoms: Atoms) -> Atoms:
-        """The structure on which the bonds of these atoms are found, with the present moments.
-
-        It is the structure that was seen first, as long as no atom has left its place by half a bond nor the cell been
-        strained by a fifth since. Its atoms are in the same periodic images as these, which may have been wrapped.
-        """
-        self._follow(atoms)
-        assert self._bonded is not None
-        reference = self._bonded.copy()
-        set_moments(reference, get_moments(atoms))
-        if self._doubted is not self._bonded:
-            self._doubted = self._bonded
-            tell(chain(doubts_about_structure(reference), doubts_of(self.potential, reference)), self.told)
-        return reference
-
-    def _follow(self, atoms: Atoms) -> None:
-        """Make the bonded structure one for these atoms: as it is, with atoms in other images, or anew."""
-        found = None if self._bonded is None else followed(self._bonded, atoms)
-        if found is not None and self._doubted is self._bonded:
-            self._doubted = found
-        if found is None or found is not self._bonded:
-            self._bonded, self._bound = atoms.copy() if found is None else found, None
+    def on_lattice(self, lattice: Atoms) -> Self:
+        """A copy whose shells are counted on this lattice."""
+        twin = copy(self)
+        twin._lattice = checked_lattice(lattice)
+        SpinCalculator.potential.fset(twin, self._given)  # type: ignore[attr-defined]
+        return twin
 
     def bound(self, atoms: Atoms) -> BoundPotential:
-        """The potential bound to the lattice of these atoms, kept from call to call."""
-        self._follow(atoms)
-        if self._bound is None or not np.array_equal(self._bound.magnetic.cpu(), is_magnetic(atoms)):
-            self._bound = self.potential.bind(self.reference(atoms), self.device)
+        """The potential bound to these atoms, kept while its bonds are those of the structure that is given."""
+        potential = self.potential
+        if self._bound is None or self._bonded is None or not self._bonded.serves(potential, atoms):
+            if self._doubted is None or not np.array_equal(self._doubted, atoms.numbers):
+                self._doubted = atoms.numbers.copy()
+                tell(chain(doubts_about_structure(atoms), doubts_of(potential, atoms)), self.told)
+            bonded = _Bonded.of(potential, atoms)
+            self._bound, self._bonded = potential.bind(atoms, self.device), bonded
         return self._bound
-
-    def forget_bonds(self) -> None:
-        """Find the bonds anew on the structure that comes next, e.g. between the lattices of a scan."""
-        self._bonded = self._bound = None
-        self.reset()
 
     def get_magnetic_moments(self, atoms: Atoms | None = None) -> Array:
         """The moments, which are variables here: μB, shape (N, 3).
@@ -139,10 +134,12 @@ class SpinCalculator(Calculator):
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Class and parameters as JSON holds them, for `from_dict`; the device is not among them."""
-        return {"class": "SpinCalculator", "potential": written(self.potential)}
+        found = {"class": "SpinCalculator", "potential": written(self._given)}
+        return found if self.lattice is None else found | {"lattice": written(self.lattice)}
 
     def __repr__(self) -> str:
-        return f"SpinCalculator({self.potential!r})"
+        lattice = "" if self.lattice is None else f", lattice={shown(self.lattice)}"
+        return f"SpinCalculator({self._given!r}{lattice})"
 
     def describe(self) -> str:
         """The terms of the potential, with their formulas and parameters, and the units, as text to print."""
@@ -153,7 +150,8 @@ class SpinCalculator(Calculator):
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_bound": None}  # bound again when needed; not all of its tensors can be copied
+        # bound again when needed; not all of its tensors can be copied
+        return self.__dict__ | {"_bound": None, "_bonded": None}
 
     def calculate(
         self,
@@ -173,6 +171,31 @@ class SpinCalculator(Calculator):
         self.results = _results(found, atoms)
 
 
+@dataclass(frozen=True, eq=False)
+class _Bonded:
+    """What the bonds of a bound potential belong to."""
+
+    atoms: Atoms
+    geometry: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, potential: Potential, atoms: Atoms) -> "_Bonded":
+        return cls(atoms.copy(), potential.geometry(atoms))
+
+    def serves(self, potential: Potential, atoms: Atoms) -> bool:
+        """Whether another structure has the same bonds."""
+        own = self.atoms
+        if not (
+            np.array_equal(own.numbers, atoms.numbers)
+            and np.array_equal(own.pbc, atoms.pbc)
+            and np.array_equal(is_magnetic(own), is_magnetic(atoms))
+        ):
+            return False
+        if np.array_equal(own.positions, atoms.positions) and np.array_equal(own.cell.array, atoms.cell.array):
+            return True
+        return all(map(np.array_equal, self.geometry, potential.geometry(atoms)))
+
+
 def _results(found: Evaluation, atoms: Atoms) -> dict[str, Any]:
     """An evaluation of one structure in ASE's terms."""
     energy = float(found.energy)
@@ -189,15 +212,33 @@ class _ParametrisedCalculator(SpinCalculator):
 
     def __init__(self, device: str = "cpu", **parameters: Any) -> None:
         self._chosen = False  # whether somebody has put another potential in the place of that of the parameters
-        super().__init__(self._build(**parameters), device)
-        self.parameters.update(parameters)
-        self._take(self._potential)
+        super().__init__(self._built(parameters), parameters.get("lattice"), device)
+        self._keep(parameters)
 
-    def _take(self, built: Potential) -> None:
-        """Use the potential that was built from the present parameters."""
-        if built is not self._potential:
-            self.potential = built
+    @classmethod
+    def _built(cls, parameters: Mapping[str, Any]) -> Potential:
+        return cls._build(**{name: value for name, value in parameters.items() if name != "lattice"})
+
+    def _keep(self, parameters: Mapping[str, Any]) -> None:
+        """Keep the parameters from which the potential was built; the lattice as a copy."""
+        self.parameters.update(parameters)
+        if "lattice" in self.parameters:
+            self.parameters["lattice"] = self._lattice
         self._built_from, self._chosen = _copied(self.parameters), False
+
+    def _take(self, parameters: Mapping[str, Any]) -> None:
+        """Build the potential from parameters, and use both."""
+        built, lattice = self._built(parameters), parameters.get("lattice")
+        self._lattice = None if lattice is None else checked_lattice(lattice)
+        self.potential = built
+        self._keep(parameters)
+
+    def on_lattice(self, lattice: Atoms) -> Self:
+        _ = self.potential  # that of the present parameters
+        twin = super().on_lattice(lattice)
+        twin.parameters = type(self.parameters)(self.parameters | {"lattice": twin._lattice})
+        twin._built_from, twin._chosen = _copied(twin.parameters), self._chosen
+        return twin
 
     @staticmethod
     def _build(**parameters: Any) -> Potential:
@@ -214,16 +255,14 @@ class _ParametrisedCalculator(SpinCalculator):
                 "check the spelling; the device is fixed at construction",
             )
         if changed:
-            built = self._build(**(dict(self.parameters) | changed))
-            self.parameters.update(changed)
-            self._take(built)
+            self._take(dict(self.parameters) | changed)
         return changed
 
     @property
     def potential(self) -> Potential:
         """The potential; built anew when `parameters` were changed behind our back."""
         if not same(dict(self.parameters), self._built_from):
-            self._take(self._build(**self.parameters))
+            self._take(dict(self.parameters))
         return self._potential
 
     @potential.setter
@@ -238,6 +277,8 @@ class _ParametrisedCalculator(SpinCalculator):
         parameters = dict(self.parameters)
         if "model" in parameters:  # rather the network than its name: what the name stands for may change
             parameters["model"] = potential.terms[0].model  # type: ignore[attr-defined]
+        if parameters.get("lattice", self) is None:
+            del parameters["lattice"]
         return {"class": type(self).__name__} | written(parameters)
 
     def __repr__(self) -> str:
@@ -280,6 +321,9 @@ class KondoEDCalculator(_ParametrisedCalculator):
         "float64" or "float32"; the diagonalisation is complex128 or complex64.
     device : str
         "cpu" or "cuda".
+    lattice : Atoms, optional
+        Undistorted cell on which shells are counted, for every repetition of it, displaced or strained too. Default:
+        the structure that is given.
     """
 
     implemented_properties = [
@@ -304,6 +348,7 @@ class KondoEDCalculator(_ParametrisedCalculator):
         solver: str = "auto",
         dtype: str = "float64",
         device: str = "cpu",
+        lattice: Atoms | None = None,
     ) -> None:
         super().__init__(
             device=device,
@@ -317,6 +362,7 @@ class KondoEDCalculator(_ParametrisedCalculator):
             cutoff=cutoff,
             solver=solver,
             dtype=dtype,
+            lattice=lattice,
         )
 
     @staticmethod
@@ -424,6 +470,9 @@ class ECNNCalculator(NetworkCalculator):
         "float32" or "float64".
     compile : bool
         Compile the network with `torch.compile` at the first evaluation. It needs a C++ compiler, and pays on GPUs.
+    lattice : Atoms, optional
+        Undistorted cell on which neighbours are told, for every repetition of it, displaced or strained too. Default:
+        the structure that is given.
     """
 
     _made = Network
@@ -438,8 +487,9 @@ class ECNNCalculator(NetworkCalculator):
         device: str = "cpu",
         dtype: str = "float32",
         compile: bool = False,  # noqa: A002, the name that torch gives it
+        lattice: Atoms | None = None,
     ) -> None:
-        super().__init__(model, field, device, dtype, compile, J=J, filling=filling, mu=mu)
+        super().__init__(model, field, device, dtype, compile, J=J, filling=filling, mu=mu, lattice=lattice)
 
 
 class MagNetCalculator(NetworkCalculator):
@@ -502,7 +552,7 @@ class ExchangeCalculator(_ParametrisedCalculator):
     lattice : Atoms, optional
         Undistorted cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use. The
         calculator then serves every repetition of it (``lattice.repeat(...)``), displaced or strained too. Default: the
-        structure that the calculator sees first.
+        structure that is given.
     """
 
     def __init__(
@@ -526,13 +576,8 @@ class ExchangeCalculator(_ParametrisedCalculator):
             field=field,
             function=function,
             cutoff=cutoff,
-            lattice=None if lattice is None else checked_lattice(lattice),
+            lattice=lattice,
         )
-
-    def set(self, **parameters: Any) -> dict[str, Any]:
-        if parameters.get("lattice") is not None:
-            parameters["lattice"] = checked_lattice(parameters["lattice"])  # which may be displaced later
-        return super().set(**parameters)
 
     @staticmethod
     def _build(
@@ -540,20 +585,29 @@ class ExchangeCalculator(_ParametrisedCalculator):
         field: Any = (0.0, 0.0, 0.0),
         function: DistanceFunction | None = None,
         cutoff: float | None = None,
-        lattice: Atoms | None = None,
         **parameters: Any,
     ) -> Potential:
         moving = {}
         if isinstance(shells, Mapping):
             moving = {shell: value for shell, value in shells.items() if follows_distance(value)}
             shells = {shell: value for shell, value in shells.items() if shell not in moving}
-        fixed = Exchange(shells, **parameters, lattice=lattice) + Zeeman(field)
+        fixed = Exchange(shells, **parameters) + Zeeman(field)
         if not moving and function is None and cutoff is None:
             return fixed
-        of_distance = ExchangeOfDistance(moving, function, cutoff, lattice=lattice)
+        of_distance = ExchangeOfDistance(moving, function, cutoff)
         if not shells and all(value is None for value in parameters.values()):
             return of_distance + Zeeman(field)
         return of_distance + fixed
+
+
+def on_lattice(calculator: Any, lattice: Atoms) -> Any:
+    """The calculator with its shells counted on a lattice; sums part by part, those of other packages as they are."""
+    if isinstance(calculator, SpinCalculator):
+        return calculator.on_lattice(lattice)
+    if isinstance(calculator, LinearCombinationCalculator):
+        parts = [on_lattice(part, lattice) for part in calculator.mixer.calcs]
+        return LinearCombinationCalculator(parts, list(calculator.mixer.weights))
+    return calculator
 
 
 def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
@@ -583,7 +637,8 @@ def from_dict(values: Mapping[str, Any], device: str = "cpu") -> SpinCalculator:
     name = str(values["class"])
     if name == "SpinCalculator":
         potential = read(values.get("potential"), "potential")
-        return SpinCalculator(potential, device)
+        lattice = read(values.get("lattice"), "lattice")
+        return SpinCalculator(potential, lattice, device)
     kind = known_class(name, SpinCalculator, "calculator")
     parameters = {str(key): read(value, f"{name}.{key}") for key, value in values.items() if key != "class"}
     return called(kind, parameters | {"device": device})

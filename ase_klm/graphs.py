@@ -166,7 +166,9 @@ def _ball(dimensions: int, radius: float) -> float:
     return (1.0, 2 * radius, np.pi * radius**2, 4 / 3 * np.pi * radius**3)[dimensions]
 
 
-def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool_] | None = None) -> Bonds:
+def neighbour_shells(
+    atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool_] | None = None, *, doubtful: bool = True
+) -> Bonds:
     """Bonds of the numbered neighbour shells: shell 1 has the shortest distance of the structure, and so on.
 
     In a cell so small that a shell wraps onto the atom itself, the bonds (i, i, R) are listed like all others, so
@@ -178,16 +180,18 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
         Shell numbers, counted from 1.
     among : ndarray of bool, optional
         Atoms to join, shape (N,); the others are skipped and do not define shells. Default: all.
+    doubtful : bool
+        Whether the structure may be one with displaced atoms, which has no shells that can be counted.
 
     Raises
     ------
     KLMError
-        When a number is not a positive integer, or the structure has no such shell.
+        When a number is not a positive integer, the structure has no such shell, or displacements make it ambiguous.
     """
     wanted = checked_shells(shells)
     if among is not None and not among.all():
         chosen = np.flatnonzero(among)
-        bonds = neighbour_shells(atoms[chosen], wanted)
+        bonds = neighbour_shells(atoms[chosen], wanted, doubtful=doubtful)
         return Bonds(chosen[bonds.i], chosen[bonds.j], bonds.cells, bonds.vectors, bonds.shells)
     highest = wanted[-1] if wanted else 0
     cutoff = _first_cutoff(atoms)
@@ -197,7 +201,8 @@ def neighbour_shells(atoms: Atoms, shells: Iterable[int], among: NDArray[np.bool
         # a shell is complete when its longest possible member is inside the cutoff
         complete = int(np.sum(lengths * (1 + 2 * SHELL_TOLERANCE) < cutoff))
         if complete >= highest:
-            _warn_of_split_shells(lengths[: highest + 5])
+            if doubtful:
+                _check_shells(atoms, bonds.distances, numbers, highest)
             kept = np.isin(numbers, wanted)
             return Bonds(bonds.i[kept], bonds.j[kept], bonds.cells[kept], bonds.vectors[kept], numbers[kept])
         if not atoms.pbc.any() and cutoff > 2 * np.linalg.norm(np.ptp(atoms.positions, axis=0)) + 1:
@@ -249,17 +254,61 @@ def _first_cutoff(atoms: Atoms) -> float:
     return 1.5 * max(min(lengths, default=1.0), 0.1)
 
 
-def _warn_of_split_shells(lengths: NDArray[np.float64]) -> None:
-    """Shells of a lattice lie apart; those of displaced atoms do not."""
-    close = np.flatnonzero(np.diff(lengths) < 3 * SHELL_TOLERANCE * lengths[:1].sum())
+def _check_shells(atoms: Atoms, distances: NDArray[np.float64], numbers: NDArray[np.int64], highest: int) -> None:
+    """Shells of a lattice lie apart; those of displaced atoms do not.
+
+    It is an error where counting is unstable, up to the highest shell and the gap beyond it: where a shell is wide,
+    or wider than the gap beside it; or where one holds few bonds of a periodic structure that repeats nothing, and
+    shells lie close or most hold as few. Other close shells may be those of a crystal; they get a warning.
+    """
+    last = min(int(numbers.max(initial=0)), highest + 5)
+    if highest == 0 or last == 0:
+        return
+    shortest, longest = np.full(last, np.inf), np.zeros(last)
+    inside = numbers <= last
+    np.minimum.at(shortest, numbers[inside] - 1, distances[inside])
+    np.maximum.at(longest, numbers[inside] - 1, distances[inside])
+    widths, gaps = longest - shortest, shortest[1:] - longest[:-1]
+    near = 3 * SHELL_TOLERANCE * shortest[0]
+    wide = np.flatnonzero(widths[:highest] > near)
+    if len(wide):
+        raise _ambiguous(f"distances from {shortest[wide[0]]:.4f} to {longest[wide[0]]:.4f} Å follow without a gap")
+    close = np.flatnonzero(np.diff(shortest) < near)
+    for n in close[close < highest]:
+        if gaps[n] < widths[n : n + 2].max():
+            raise _ambiguous(f"shells {n + 1} and {n + 2} lie at {shortest[n]:.4f} and {shortest[n + 1]:.4f} Å")
+    counts = np.bincount(numbers)[1:]
+    fewest = int(counts[:highest].argmin())
+    few = counts[:last] < len(atoms) / 4
+    if few[:highest].any() and (len(close) or few.mean() > 0.5) and _repeats_nothing(atoms):
+        lengths = ", ".join(f"{length:.4f}" for length in shortest[: highest + 5])
+        raise _ambiguous(
+            f"shell {fewest + 1} holds {counts[fewest]} bonds of {len(atoms)} atoms, and shells lie at {lengths} Å"
+        )
     if len(close):
         warn(
-            f"neighbour shells {close[0] + 1} and {close[0] + 2} lie at {lengths[close[0]]:.4f} and"
-            f" {lengths[close[0] + 1]:.4f} Å",
+            f"neighbour shells {close[0] + 1} and {close[0] + 2} lie at {shortest[close[0]]:.4f} and"
+            f" {shortest[close[0] + 1]:.4f} Å",
             "so close together they look like one shell of a lattice whose atoms are displaced",
-            "let the calculator see the undistorted lattice first, or name it: ExchangeCalculator(..., lattice=cell); "
-            "those bonds are kept while atoms move",
+            "say on which lattice shells are counted: lattice=undistorted_atoms, or lattice=atoms if this is the one",
         )
+
+
+def _repeats_nothing(atoms: Atoms) -> bool:
+    """Whether no translation but those of its cell maps a periodic structure onto itself."""
+    if not atoms.pbc.any():
+        return False
+    cell = with_complete_cell(atoms).cell.array
+    return bool(abs(np.linalg.det(primitive_cell(atoms))) > 0.75 * abs(np.linalg.det(cell)))
+
+
+def _ambiguous(what: str) -> KLMError:
+    return KLMError(
+        "the neighbour shells of this structure are ambiguous",
+        f"{what}, as those of a lattice whose atoms are displaced",
+        "say on which lattice they are counted: lattice=undistorted_atoms in the calculator, or lattice=atoms if this "
+        "structure is the one; functions of distance with a cutoff need no shells",
+    )
 
 
 def _number_shells(distances: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -120,6 +120,12 @@ def nearest_image(vectors: Array, periods: ArrayLike) -> Array:
     return np.asarray(vectors + _nearest_numbers(vectors, cell) @ cell)
 
 
+def nearest_numbers(vectors: Array, periods: ArrayLike) -> NDArray[np.int64]:
+    """Integers n with vector + n @ periods its shortest image, shape (..., n_periodic)."""
+    cell, operation = reduced(periods)
+    return np.asarray(_nearest_numbers(vectors, cell) @ operation)
+
+
 def furthest_image(vectors: Array, periods: ArrayLike) -> Array:
     """Of all nearest images of vectors (..., 3) that along x, then y, then z: the same whatever the cell is, Å."""
     cells, distances = images_around(vectors, periods)

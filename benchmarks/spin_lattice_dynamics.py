@@ -22,7 +22,6 @@ def started(atoms: Atoms, length: np.ndarray, tilt: float, kelvin: float, seed: 
     generator = np.random.default_rng(seed)
     e = np.array([0, 0, 1.0]) + tilt * generator.normal(size=(len(atoms), 3))
     set_moments(atoms, length[:, None] * e / np.linalg.norm(e, axis=1, keepdims=True))
-    atoms.get_potential_energy()  # bonds are those of the lattice at rest
     speed = np.sqrt(units.KB * kelvin / atoms.get_masses())[:, None]
     atoms.set_velocities(speed * generator.normal(size=(len(atoms), 3)))
     return atoms
@@ -30,7 +29,7 @@ def started(atoms: Atoms, length: np.ndarray, tilt: float, kelvin: float, seed: 
 
 def chromium_iodide(size: int = 3, kelvin: float = 100.0) -> Atoms:
     atoms = lattices.cri3_monolayer((size, size))
-    atoms.calc = SpinCalculator(potentials.cri3_model())
+    atoms.calc = SpinCalculator(potentials.cri3_model(), lattice=atoms)
     return started(atoms, np.where(atoms.symbols == "Cr", 3.0, 0.0), tilt=0.2, kelvin=kelvin)
 
 
@@ -38,7 +37,8 @@ def iron(size: int = 10) -> Atoms:
     atoms = bulk("Fe", "bcc", a=2.8665, cubic=True).repeat(size)
     atoms.calc = SpinCalculator(
         potentials.ExchangeOfDistance(function=potentials.BetheSlater(0.02726, 0.2171, 1.841), cutoff=3.5)
-        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0})
+        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0}),
+        lattice=atoms,
     )
     return started(atoms, np.full(len(atoms), 2.2), tilt=0.3, kelvin=300.0)
 

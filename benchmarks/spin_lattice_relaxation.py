@@ -33,8 +33,7 @@ class Counting(SpinCalculator):
 
 def prepared(atoms, moments, potential):
     set_moments(atoms, moments)
-    atoms.calc = Counting(potential)
-    atoms.get_potential_energy()  # bonds of the undisturbed lattice
+    atoms.calc = Counting(potential, lattice=atoms)
     return atoms
 
 

@@ -37,7 +37,7 @@ def iron(springs: bool = False) -> Atoms:
     atoms = bulk("Fe", cubic=True) * (3, 3, 3)
     textures.uniform(atoms, length=LENGTH)
     exchange = potentials.Exchange(SHELLS)
-    atoms.calc = SpinCalculator(exchange + potentials.LatticeEnergy({1: 1.0}) if springs else exchange)
+    atoms.calc = SpinCalculator(exchange + potentials.LatticeEnergy({1: 1.0}) if springs else exchange, lattice=atoms)
     return atoms
 
 

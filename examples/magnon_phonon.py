@@ -67,7 +67,8 @@ def crystal(cells: int) -> Atoms:
                 ]
             }
         )
-        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0})
+        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0}),
+        lattice=atoms,
     )
     textures.uniform(atoms, length=LENGTH)
     return atoms

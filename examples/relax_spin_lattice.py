@@ -25,8 +25,7 @@ def describe(when, atoms):
 def main():
     atoms = lattices.cri3_monolayer((2, 2))
     set_moments(atoms, np.outer(atoms.symbols == "Cr", (0, 0, 2.9)))
-    atoms.calc = SpinCalculator(potentials.cri3_model())
-    atoms.get_potential_energy()
+    atoms.calc = SpinCalculator(potentials.cri3_model(), lattice=atoms)
     atoms.rattle(0.05, seed=1)
     textures.add_noise(atoms, 0.4, seed=1)
     describe("start", atoms)

@@ -33,7 +33,8 @@ def crystal(size: int, noise: float) -> Atoms:
                 ]
             }
         )
-        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0})
+        + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0}),
+        lattice=atoms,
     )
     textures.uniform(atoms, length=2.2, noise=noise, seed=1)
     return atoms

@@ -171,10 +171,10 @@ def test_a_site_that_becomes_magnetic_moves():
 
 @pytest.mark.parametrize("bound_first", [True, False])
 def test_bonds_of_the_lattice_survive_displacements(bound_first):
-    """Shells belong to the structure seen first, for tools, changes of parameters, and wrapped atoms alike."""
+    """Shells belong to the lattice, for tools, changes of parameters, and wrapped atoms alike."""
     atoms = lattices.square((4, 4))
     textures.random(atoms, seed=1)
-    atoms.calc = KondoEDCalculator({1: 1.0}, 1.0, filling=0.3, temperature=0.05)
+    atoms.calc = KondoEDCalculator({1: 1.0}, 1.0, filling=0.3, temperature=0.05, lattice=atoms)
     if bound_first:
         energy = atoms.get_potential_energy()
     else:
@@ -191,14 +191,14 @@ def test_bonds_of_the_lattice_survive_displacements(bound_first):
     assert np.ptp(bands.energies) > 7.5  # 8 t of the square lattice
 
 
-def test_forget_bonds_finds_them_anew():
+def test_shells_are_those_of_the_structure_or_of_the_lattice():
     atoms = lattices.square((4, 4))
     textures.uniform(atoms)
-    atoms.calc = ExchangeCalculator({1: -1.0})
+    atoms.calc = ExchangeCalculator({1: -1.0}, lattice=atoms)
     assert atoms.get_potential_energy() == pytest.approx(-32)
     atoms.set_cell(atoms.cell.array * [[1.15], [1], [1]], scale_atoms=True)
     assert atoms.get_potential_energy() == pytest.approx(-32)
-    atoms.calc.forget_bonds()
+    atoms.calc.set(lattice=None)
     assert atoms.get_potential_energy() == pytest.approx(-16)
 
 

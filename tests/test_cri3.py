@@ -303,7 +303,7 @@ def test_moments_stand_on_chromium():
 
 
 def test_magnons_at_the_present_positions():
-    """Bonds of the structure seen first, exchange of the present one."""
+    """Of a strained layer with displaced atoms, by a calculator that was used and by a fresh one."""
     q = [(0.1, 0.2, 0.0), (1 / 3, 1 / 3, 0.0)]
     atoms = layer()
     before = Magnons(atoms).frequencies(q)

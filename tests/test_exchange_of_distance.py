@@ -72,11 +72,10 @@ TURN_WITH_THE_LATTICE = ("near pairs", "shells", "pairs and shells", "D along", 
 
 
 def moved(name, amplitude=0.03, seed=5):
-    """Bound to the lattice, then displaced."""
+    """Displaced from the lattice that the bonds belong to."""
     build, potential = POTENTIALS[name]
     atoms = build()
-    atoms.calc = SpinCalculator(potential)
-    atoms.get_potential_energy()
+    atoms.calc = SpinCalculator(potential, lattice=atoms)
     atoms.positions += amplitude * np.random.default_rng(seed).standard_normal((len(atoms), 3))
     return atoms
 
@@ -112,10 +111,10 @@ def test_turning_lattice_and_spins_together(name):
     turned.set_cell(atoms.cell.array @ rotation.T, scale_atoms=False)
     turned.positions = atoms.positions @ rotation.T + (0.3, -1.0, 2.0)
     set_moments(turned, get_moments(atoms) @ rotation.T)
-    turned.calc = SpinCalculator(POTENTIALS[name][1])
-    turned.calc._bonded = POTENTIALS[name][0]()  # the lattice that the other one was bound to
-    turned.calc._bonded.set_cell(turned.calc._bonded.cell.array @ rotation.T)
-    turned.calc._bonded.positions = turned.calc._bonded.positions @ rotation.T + (0.3, -1.0, 2.0)
+    lattice = POTENTIALS[name][0]()  # the one of the other, turned too
+    lattice.set_cell(lattice.cell.array @ rotation.T)
+    lattice.positions = lattice.positions @ rotation.T + (0.3, -1.0, 2.0)
+    turned.calc = SpinCalculator(POTENTIALS[name][1], lattice=lattice)
     assert turned.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
     np.testing.assert_allclose(turned.get_forces() @ rotation, atoms.get_forces(), atol=1e-12)
     np.testing.assert_allclose(get_magnetic_forces(turned) @ rotation, get_magnetic_forces(atoms), atol=1e-12)
@@ -128,8 +127,7 @@ def test_forces_sum_to_zero_and_ignore_the_numbering(name):
     order = np.random.default_rng(0).permutation(len(atoms))
     build, potential = POTENTIALS[name]
     shuffled = build()[order]
-    shuffled.calc = SpinCalculator(potential)
-    shuffled.get_potential_energy()
+    shuffled.calc = SpinCalculator(potential, lattice=shuffled)
     shuffled.positions = atoms.positions[order]
     np.testing.assert_allclose(shuffled.get_forces(), atoms.get_forces()[order], atol=1e-12)
     np.testing.assert_allclose(get_magnetic_forces(shuffled), get_magnetic_forces(atoms)[order], atol=1e-12)

@@ -27,8 +27,7 @@ def crystal():
 
 def moved(name, amplitude=0.05):
     atoms = crystal()
-    atoms.calc = SpinCalculator(POTENTIALS[name])
-    atoms.get_potential_energy()
+    atoms.calc = SpinCalculator(POTENTIALS[name], lattice=atoms)
     atoms.positions += amplitude * np.random.default_rng(1).standard_normal((len(atoms), 3))
     return atoms
 
@@ -51,8 +50,7 @@ def test_rotations_and_translations(name):
     for structure in (turned, reference):
         structure.set_cell(structure.cell.array @ rotation.T, scale_atoms=False)
         structure.positions = structure.positions @ rotation.T + (0.2, -1.0, 0.7)
-    turned.calc = SpinCalculator(POTENTIALS[name])
-    turned.calc.bound(reference)
+    turned.calc = SpinCalculator(POTENTIALS[name], lattice=reference)
     assert turned.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
     np.testing.assert_allclose(turned.get_forces() @ rotation, atoms.get_forces(), atol=1e-12)
 
@@ -81,8 +79,7 @@ def test_the_reference_structure_is_at_rest(name):
 
 def test_closed_formulas():
     pair = Atoms("Fe2", positions=[(0, 0, 0), (2, 0, 0)])
-    pair.calc = SpinCalculator(LatticeEnergy({1: 5.0}))
-    pair.get_potential_energy()
+    pair.calc = SpinCalculator(LatticeEnergy({1: 5.0}), lattice=pair)
     pair.positions[1, 0] = 2.1
     assert pair.get_potential_energy() == pytest.approx(0.5 * 5.0 * 0.1**2)
     np.testing.assert_allclose(pair.get_forces()[:, 0], [0.5, -0.5])
@@ -90,7 +87,7 @@ def test_closed_formulas():
     assert pair.get_potential_energy() == pytest.approx(-0.4)
     assert np.abs(pair.get_forces()).max() < 1e-12
     corner = Atoms("Fe3", positions=[(0, 0, 0), (2, 0, 0), (0, 2, 0)])
-    corner.calc = SpinCalculator(LatticeEnergy(bends={1: 0.8}))
+    corner.calc = SpinCalculator(LatticeEnergy(bends={1: 0.8}), lattice=corner)
     assert corner.get_potential_energy() == 0
     corner.positions[2] = 2 * np.sin(0.1), 2 * np.cos(0.1), 0
     assert corner.get_potential_energy() == pytest.approx(0.5 * 0.8 * np.sin(0.1) ** 2)

@@ -132,7 +132,6 @@ def motion(atoms, images):
     """Changes of the moments to the second image, by LLGDynamics without damping, and as written."""
     moving = images[0].copy()
     moving.calc = atoms.calc
-    atoms.calc.forget_bonds()
     with LLGDynamics(moving, timestep=images[1].info["time"] * FS / 10, damping=0.0) as dynamics:
         dynamics.run(10)
     start = get_moments(images[0])

@@ -223,7 +223,7 @@ def test_a_calculator_tells_once_and_where():
             atoms.get_potential_energy()
             calc.set(field=(0, 0, 0.1 * number))
             atoms.get_potential_energy()
-            atoms.rattle(0.01, seed=number)
+            atoms.rattle(0.001, seed=number)
             atoms.get_potential_energy()
         LLGDynamics(atoms, timestep=1e-3, gamma=1.0).run(2)
         calc.calculate(square()[:6])

@@ -332,7 +332,6 @@ def test_periodicity_that_changes_is_taken_over():
     minimizer = SpinMinimizer(atoms)
     minimizer.run(steps=1)
     atoms.pbc = False
-    atoms.calc.forget_bonds()
     minimizer.run(steps=0)
     assert minimizer.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-12)
 

@@ -139,7 +139,7 @@ def test_bonds_are_kept_when_displaced_atoms_are_wrapped():
     atoms = random_spins(lattices.body_centred_cubic((2, 2, 2), a=2.87))
     for seed in SEEDS:
         other = described(atoms, seed)
-        other.calc = ExchangeCalculator({1: -0.02})
+        other.calc = ExchangeCalculator({1: -0.02}, lattice=other)
         energy = other.get_potential_energy()
         other.positions += np.random.default_rng(seed).uniform(-0.5, 0.5, (len(atoms), 3))
         other.wrap()

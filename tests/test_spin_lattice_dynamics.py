@@ -83,9 +83,8 @@ class BoundBiquadratic(BoundPotential):
 def iron(size=2, extra=None, kelvin=300.0, tilt=0.3, seed=1, exchange=EXCHANGE, spring=3.0):
     atoms = bulk("Fe", "bcc", a=2.8665, cubic=True) * (size, size, size)
     potential = ExchangeOfDistance(function=exchange, cutoff=3.7) + LatticeEnergy({1: spring, 2: spring})
-    atoms.calc = SpinCalculator(potential if extra is None else potential + extra)
+    atoms.calc = SpinCalculator(potential if extra is None else potential + extra, lattice=atoms)  # springs at rest
     textures.uniform(atoms, length=2.2)
-    atoms.get_potential_energy()  # the springs are at rest on the lattice
     generator = np.random.default_rng(seed)
     e = np.array([0, 0, 1.0]) + tilt * generator.normal(size=(len(atoms), 3))
     set_moments(atoms, 2.2 * e / np.linalg.norm(e, axis=1, keepdims=True))
@@ -97,7 +96,7 @@ def iron(size=2, extra=None, kelvin=300.0, tilt=0.3, seed=1, exchange=EXCHANGE, 
 def isolated(**kwargs):
     atoms = iron(**kwargs)
     atoms.pbc = False
-    atoms.calc.forget_bonds()
+    atoms.calc = atoms.calc.on_lattice(atoms)
     return atoms
 
 

@@ -17,6 +17,7 @@ from ase_klm import (
     Magnons,
     SpinCalculator,
     SpinLatticeDynamics,
+    calculators,
     get_magnetic_forces,
     get_moments,
     lattices,
@@ -25,8 +26,7 @@ from ase_klm import (
     textures,
 )
 from ase_klm.magnons import mode_intensities
-from ase_klm.potentials.base import bound_at
-from ase_klm.supercells import crossings, followed, same_lattice
+from ase_klm.supercells import beside, images_on
 
 CELL = bulk("Fe", cubic=True, a=2.87)
 LAW = potentials.Exponential(-0.02, r0=2.5, decay=0.4)
@@ -99,8 +99,7 @@ def test_calculators_follow_atoms_into_other_images(name):
     make, calculator = CALCULATORS[name]
     atoms = make()
     rng = np.random.default_rng(len(name))
-    atoms.calc = calculator()
-    atoms.get_potential_energy()
+    atoms.calc = calculators.on_lattice(calculator(), atoms)
     atoms.rattle(0.02, seed=2)
     expected = _results(atoms)
     cells = rng.integers(-2, 3, (len(atoms), 3)) * atoms.pbc
@@ -143,24 +142,22 @@ def test_crossings(seed):
     atoms.set_cell(atoms.cell.array * 1.05, scale_atoms=True)
     atoms.rattle(0.05, seed=seed)
     atoms.positions += cells @ atoms.cell.array + rng.normal(size=3)
-    found = crossings(bonded, atoms)
+    found = images_on(bonded, atoms)
     assert found is not None
-    assert np.array_equal(found - found[0], cells - cells[0])
-    moved = followed(bonded, atoms)
-    away = atoms.positions - 1.05 * moved.positions
+    assert np.array_equal(found - found[0], cells[0] - cells)
+    moved = beside(bonded, atoms)
+    away = moved.positions - 1.05 * bonded.positions
     assert np.abs(away - away.mean(axis=0)).max() < 0.3  # what was rattled
-    assert followed(bonded, bonded.copy()) is bonded
+    assert beside(bonded, bonded) == bonded
     atoms.positions[1] += (0.9, 0.9, 0.9)  # more than half a bond of 2.48 Å
-    assert not same_lattice(bonded, atoms)
-    assert followed(bonded, atoms) is None
+    assert images_on(bonded, atoms) is None
 
 
 def test_runs_go_on_after_wrapping():
     """The energy is kept when atoms are wrapped between two runs of one `SpinLatticeDynamics`."""
     atoms = _iron()
     model = potentials.ExchangeOfDistance({1: LAW}, lattice=CELL) + potentials.LatticeEnergy(shells={1: 3.0, 2: 3.0})
-    atoms.calc = SpinCalculator(model)
-    atoms.get_potential_energy()
+    atoms.calc = SpinCalculator(model, lattice=atoms)
     atoms.set_momenta(np.random.default_rng(1).normal(size=(len(atoms), 3)))
     dynamics = SpinLatticeDynamics(atoms, 0.5 * units.fs)
     dynamics.run(5)
@@ -175,8 +172,7 @@ def test_runs_go_on_after_wrapping():
 
 def test_replicas_in_different_images_share_their_bonds():
     first = _iron()
-    first.calc = ExchangeCalculator({1: LAW})
-    first.get_potential_energy()
+    first.calc = ExchangeCalculator({1: LAW}, lattice=CELL)
     first.rattle(0.05, seed=4)
     second = first.copy()
     second.wrap()
@@ -188,7 +184,7 @@ def test_replicas_in_different_images_share_their_bonds():
     third = first.copy()
     third.wrap()
     potential = potentials.ExchangeOfDistance({1: LAW}, lattice=CELL)
-    energies = bound_at(potential, [first, first], [first, third]).evaluate().energy
+    energies = potential.bind([first, beside(first, third)]).evaluate().energy
     assert torch.allclose(energies[0], energies[1], atol=1e-12)
 
 

@@ -54,11 +54,11 @@ def calculator_from(name: str, device: str = "cpu") -> "tuple[Calculator, dict[s
     from ase_klm.cli.terms import TERMS, network, term
 
     if not name.endswith(".toml"):
-        return SpinCalculator(network(Path(), name), device), {"network": name}
+        return SpinCalculator(network(Path(), name), device=device), {"network": name}
     path = Path(name)
     table = read_toml(path, "give a TOML file of terms; `ase-klm magnons -h` shows one")
     check_keys(table, TERMS, f"the sections of {path}")
     if not table:
         raise KLMError(f"{path} is empty", "a model has one term at least", "`ase-klm magnons -h` shows them all")
     terms = [term(section_of(table, key), key, path) for key in table]
-    return SpinCalculator(sum(terms[1:], start=terms[0]), device), table
+    return SpinCalculator(sum(terms[1:], start=terms[0]), device=device), table

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ase_klm.moments import get_moments, set_moments
 from ase_klm.potentials.base import Evaluation
-from ase_klm.potentials.foreign import potential_of, reference_of
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.runs.state import SpinState, place_of
 
 
@@ -101,15 +101,16 @@ class CoupledState(SpinState):
         self._remember_shown()
         return True
 
-    def refresh(self) -> None:
-        """Bind anew, so that neighbour lists are those that a continued run begins with."""
-        set_moments(self._reference, self.moments.cpu().numpy())
-        self.bound = potential_of(self.atoms).bind(self._reference, str(self.bound.device))
+    def bind_anew(self) -> None:
+        """Find neighbour lists anew at the present positions, as a continued run does."""
+        present = self.atoms.copy()
+        present.positions[:] = self.positions.cpu().numpy()
+        set_moments(present, self.moments.cpu().numpy())
+        self.bound = potential_of(self.atoms).bind(present, str(self.bound.device))
         self.place(self.positions)
 
     def _bind(self) -> None:
         super()._bind()
-        self._reference = reference_of(self.atoms)
         self.positions, self.cell = self.bound.positions, self.bound.cell
         self._take_velocities()
         self._remember_shown()

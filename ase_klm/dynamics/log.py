@@ -97,13 +97,15 @@ class SpinLatticeLog(Log):
     ----------
     target, last_step
         As in `Log`.
+    note : str
+        What follows the titles.
     """
 
-    def __init__(self, target: str | Path | TextIO, last_step: int | None = None) -> None:
+    def __init__(self, target: str | Path | TextIO, last_step: int | None = None, note: str = "") -> None:
         titles = [f"{'# step':>9}", "time/fs".rjust(14)]
         titles += [f"E_{kind}/eV".rjust(19) for kind in ("pot", "kin", "tot")]
         titles += ["T_lattice/K".rjust(12), *(f"m{axis}/μB".rjust(10) for axis in "xyz"), "T_spin/K".rjust(12)]
-        super().__init__(target, " ".join(titles), last_step)
+        super().__init__(target, " ".join(titles) + (f"  # {note}" if note else ""), last_step)
 
     def line(
         self,

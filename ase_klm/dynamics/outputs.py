@@ -154,6 +154,8 @@ class SpinLatticeOutputs(Outputs):
         As in `Outputs`.
     inverse_mass : Tensor
         1/M, zero for atoms that do not move, shape (N, 1).
+    bonds : str
+        What the log says of the lattice on which bonds are found.
     """
 
     state: CoupledState
@@ -165,12 +167,13 @@ class SpinLatticeOutputs(Outputs):
         logfile: str | Path | TextIO | None,
         trajectory: str | Path | None,
         inverse_mass: Tensor,
+        bonds: str = "",
     ) -> None:
         super().__init__(state, mobile, logfile, trajectory)
-        self.inverse_mass = inverse_mass
+        self.inverse_mass, self.bonds = inverse_mass, bonds
 
     def new_log(self, target: str | Path | TextIO, last_step: int | None) -> SpinLatticeLog:
-        return SpinLatticeLog(target, last_step)
+        return SpinLatticeLog(target, last_step, self.bonds)
 
     def write_log(self, step: int, time: float, applied: Tensor | None) -> None:
         if self._log is None:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from ase_klm.continuation import check_same_run
 from ase_klm.errors import KLMError
 from ase_klm.files import written_atomically
+from ase_klm.potentials.serialisation import read
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,18 @@ def load(path: Path, parameters_at: Callable[[int], dict[str, Any]], kind: type[
         path, "run", state.parameters, parameters, "give the parameters of that run, or another restart file"
     )
     return state
+
+
+def lattices_in(path: Path | None) -> list[Atoms]:
+    """The lattices on which the run of a restart file finds its bonds; none where it cannot be read, see `load`."""
+    if path is None or not path.exists():
+        return []
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = json.loads(str(archive["parameters"])).get("lattices") or []
+        return [read(lattice, "lattice") for lattice in found]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
+        return []
 
 
 def _check_species(path: Path, there: Any, here: list[int]) -> None:

@@ -25,7 +25,7 @@ from ase_klm.dynamics.langevin import Langevin
 from ase_klm.dynamics.masses import checked_masses, fixed_atoms, inverse_masses, no_atomic_forces
 from ase_klm.dynamics.outputs import SpinLatticeOutputs
 from ase_klm.dynamics.parameters import OverTime, applied_field, checked_damping, thermal_energy_over_time
-from ase_klm.dynamics.restart import SpinLatticeRestartState
+from ase_klm.dynamics.restart import SpinLatticeRestartState, lattices_in
 from ase_klm.dynamics.run import Run
 from ase_klm.dynamics.semi_implicit_b import SemiImplicitB
 from ase_klm.dynamics.suzuki_trotter import SuzukiTrotter, checked_couplings
@@ -35,7 +35,9 @@ from ase_klm.dynamics.velocity_verlet import VelocityVerlet
 from ase_klm.dynamics.vibrations import fastest_vibration
 from ase_klm.errors import KLMError
 from ase_klm.potentials.foreign import potential_of
+from ase_klm.potentials.serialisation import written
 from ase_klm.runs.inputs import checked_replicas, pinned_sites
+from ase_klm.runs.lattice import keep_lattice, lattices_of
 from ase_klm.runs.state import all_finite
 from ase_klm.validate import checked_atoms, checked_number
 
@@ -103,6 +105,10 @@ class SpinLatticeDynamics(Run):
     -----
     Observers, and the script between two runs, may change positions, momenta and moments: they are taken over.
 
+    Bonds by neighbour shells stay while atoms move. They are found on the lattice of the calculator, else on the
+    structure at the start: then `atoms.calc` becomes a copy of the calculator with that lattice. The log says which
+    one it is, and the restart file holds it.
+
     Functions of time, restart files and the check of the time step are as in `LLGDynamics`.
     """
 
@@ -153,6 +159,7 @@ class SpinLatticeDynamics(Run):
         self.fixed = fixed_atoms(atoms)
         masses = checked_masses(atoms, self.fixed)
 
+        bonds = keep_lattice(atoms, lambda: lattices_in(self._restart))
         self._state = state = CoupledState(atoms, self.fixed)
         if state.evaluation().forces is None:
             raise no_atomic_forces(atoms)
@@ -182,7 +189,7 @@ class SpinLatticeDynamics(Run):
             self._applied.at,
         )
         self._take_parameters(0.0)
-        self._outputs = SpinLatticeOutputs(state, self._turning, logfile, trajectory, self._inverse_mass)
+        self._outputs = SpinLatticeOutputs(state, self._turning, logfile, trajectory, self._inverse_mass, bonds)
         self._parameters = {
             "integrator": self.integrator.name,
             "timestep": self.timestep,
@@ -198,6 +205,7 @@ class SpinLatticeDynamics(Run):
             "masses": masses.tolist(),
             "species": atoms.numbers.tolist(),
             "cell": atoms.cell.array.tolist(),
+            "lattices": [written(lattice) for lattice in lattices_of(potential_of(atoms))],
             "restart_interval": self._restart_interval,
         }
         self._begin()
@@ -297,7 +305,7 @@ class SpinLatticeDynamics(Run):
 
     def _present(self) -> SpinLatticeRestartState:
         state = self._state
-        state.refresh()
+        state.bind_anew()
         return SpinLatticeRestartState(
             self.nsteps,
             state.moments.cpu().numpy(),
@@ -317,7 +325,7 @@ class SpinLatticeDynamics(Run):
         state.set(tensor(found.moments), tensor(found.length))
         state.place(tensor(found.positions))
         state.velocities = tensor(found.velocities)
-        state.refresh()
+        state.bind_anew()
         self._take_sites()
 
 

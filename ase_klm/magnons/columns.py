@@ -20,7 +20,7 @@ from ase_klm.images import images_around, reduced
 from ase_klm.magnons.cache import Cache
 from ase_klm.memory import require_memory
 from ase_klm.moments import get_moments
-from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, bound_at
+from ase_klm.potentials.base import BoundPotential, Evaluation, Potential
 from ase_klm.potentials.second_derivatives import Blocks
 from ase_klm.validate import Array
 
@@ -58,7 +58,6 @@ class Columns:
 
 def columns(
     potential: Potential,
-    reference: Atoms,
     atoms: Atoms,
     axes: Array,
     supercell: tuple[int, int, int],
@@ -71,8 +70,6 @@ def columns(
 
     Parameters
     ----------
-    reference, atoms : Atoms
-        The structure whose bonds are taken, and the present one.
     axes : ndarray
         Two directions across each moment, shape (N, 2, 3); zero for non-magnetic atoms.
     delta : float
@@ -87,7 +84,7 @@ def columns(
         "give a smaller supercell, or start from the smallest magnetic cell",
     )
     repeated = atoms.repeat(supercell)
-    bound, undisturbed = _bound_in(supercell, potential, reference, repeated, device)
+    bound, undisturbed = _bound_in(supercell, potential, atoms, repeated, device)
     forces = undisturbed.magnetic_forces.cpu().numpy()
     n = len(atoms)
     if differences or not bound.twice_differentiable:
@@ -99,11 +96,11 @@ def columns(
 
 
 def _bound_in(
-    supercell: tuple[int, int, int], potential: Potential, reference: Atoms, repeated: Atoms, device: str
+    supercell: tuple[int, int, int], potential: Potential, atoms: Atoms, repeated: Atoms, device: str
 ) -> tuple[BoundPotential, Evaluation]:
     """The potential in the supercell, and what it gives there."""
     try:
-        bound = bound_at(potential.repeated(reference, supercell), reference.repeat(supercell), repeated, device)
+        bound = potential.repeated(atoms, supercell).bind(repeated, device)
         return bound, bound.evaluate(atomic=False)
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, KLMError):

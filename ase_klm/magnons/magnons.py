@@ -27,8 +27,8 @@ from ase_klm.magnons.rotations import rotation_residuals, sum_rule
 from ase_klm.magnons.spiral import rotating_frame
 from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plot.magnons import magnon_bands
-from ase_klm.potentials.base import BoundPotential, Potential, bound_at, terms_of
-from ase_klm.potentials.foreign import potential_of, reference_of
+from ase_klm.potentials.base import BoundPotential, Potential, terms_of
+from ase_klm.potentials.foreign import potential_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
 from ase_klm.units import G_ELECTRON
 from ase_klm.validate import Array, checked_array, checked_atoms, checked_number, checked_repeats
@@ -113,7 +113,7 @@ class Magnons:
         """Find all second derivatives; later calls do nothing."""
         if self._form is not None:
             return self
-        atoms = reference_of(self.atoms)
+        atoms = self.atoms
         moments = get_moments(atoms)
         potential = self.potential
         if self.spiral is not None:
@@ -238,8 +238,7 @@ class Magnons:
     def _second_derivatives(self, term: Potential, axes: Array) -> tuple[SecondDerivatives, Array]:
         """Those of one term, and its magnetic forces."""
         device = getattr(self.atoms.calc, "device", "cpu")
-        reference = reference_of(self.atoms)
-        bound = bound_at(term, reference, self.atoms, device)
+        bound = term.bind(self.atoms, device)
         if self.method in ("auto", "exact"):
             known = bound.second_derivatives(bound.moments)
             if known is not None:
@@ -259,7 +258,7 @@ class Magnons:
         supercell = self._given or _whole_range(bound, self.atoms)
         cache = None if self.cache is None else self.cache / f"{len(self._columns)}-{type(term).__name__}"
         options = (axes, supercell, self.delta, self.method == "differences", cache, device)
-        found, forces = columns(term, reference, self.atoms, *options)
+        found, forces = columns(term, self.atoms, *options)
         if _holds_range(bound, self.atoms, supercell):
             found = replace(found, at_the_edge=0.0)  # all is known to be inside
         self.supercell = tuple(np.maximum(supercell, self.supercell or 1).tolist())

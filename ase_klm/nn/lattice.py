@@ -159,8 +159,14 @@ class LatticeStars:
                 f"no site here sees {_listed(missing[0])} (in units of the shortest bond)",
                 "use the lattice of its card, or train a network for yours",
             )
-        order = np.argsort(kinds)
-        return Sites(tuple(sites.members[a] for a in order), tuple(sites.neighbours[a] for a in order))
+        members, neighbours = [], []
+        for a in range(len(self.stars)):  # rounding may tell sites apart that see the same star
+            alike = [number for number, kind in enumerate(kinds) if kind == a]
+            own = torch.cat([sites.members[number] for number in alike])
+            order = own.argsort()
+            members.append(own[order])
+            neighbours.append(torch.cat([sites.neighbours[number] for number in alike], dim=1)[:, order])
+        return Sites(tuple(members), tuple(neighbours))
 
     def _matching(self, star: Star) -> int:
         for number, known in enumerate(self.stars):

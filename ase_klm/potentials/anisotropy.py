@@ -27,6 +27,7 @@ class UniaxialAnisotropy(Potential):
 
     constant: Any
     axis: Any = (0.0, 0.0, 1.0)
+    uses_lattice: ClassVar[bool] = False
     per_site: ClassVar[Mapping[str, int]] = {"constant": -1, "axis": -2}
 
     def __post_init__(self) -> None:

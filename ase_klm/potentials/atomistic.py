@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ class Atomistic(Potential):
     dtype: str | None = None
     compile: bool = False
     skin: float = 0.3
+    uses_lattice: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, AtomicNetwork):

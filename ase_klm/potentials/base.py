@@ -10,6 +10,7 @@ such as a field broadcast over them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from ase_klm.moments import get_moments, is_magnetic
 from ase_klm.plausibility import Doubt
 from ase_klm.potentials.parameters import Parametrised, described, parameters_of
 from ase_klm.potentials.second_derivatives import SecondDerivatives
-from ase_klm.supercells import Repetitions, crossings, tiled
+from ase_klm.supercells import Repetitions, checked_lattice, placed_on, tiled, undistorted
 from ase_klm.validate import checked_array, checked_atoms
 
 Structures = Atoms | Sequence[Atoms]
@@ -79,9 +80,41 @@ class Potential(Parametrised, ABC):
     per_site: ClassVar[Mapping[str, int]] = {}
     """Parameters that may be arrays with a value for each site → their axis of sites, counted from the end."""
 
+    uses_lattice: ClassVar[bool] = True
+    """Whether binding finds shells, or names sites: on its `lattice` if it has that field, else on the structure given.
+    False for what depends on moments and distances at the time alone."""
+
     @abstractmethod
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundPotential":
         """Prepare evaluation for a structure, or for several replicas of one lattice along a batch axis."""
+
+    @property
+    def counts_shells(self) -> bool:
+        """Whether bonds are found on the structure that this is bound to, and must be found anew when atoms move."""
+        return self.uses_lattice and getattr(self, "lattice", None) is None
+
+    def on_lattice(self, lattice: Atoms | None) -> "Potential":
+        """The same with its shells counted, and its sites named, on a lattice; one that it has already stays."""
+        if lattice is None or not self.uses_lattice or getattr(self, "lattice", self) is not None:
+            return self
+        twin = copy(self)
+        object.__setattr__(twin, "lattice", checked_lattice(lattice))
+        return twin
+
+    def geometry(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
+        """What binding takes from positions and cell: bound once, it serves all structures where this is the same.
+
+        Raises
+        ------
+        KLMError
+            When the structure does not repeat the lattice.
+        """
+        if self.counts_shells:
+            return atoms.positions.copy(), atoms.cell.array.copy()
+        if not self.uses_lattice:
+            return ()
+        repetitions, images = placed_on(self.lattice, atoms)  # type: ignore[attr-defined]
+        return np.array(repetitions), images
 
     @property
     def force_scale(self) -> float:
@@ -114,7 +147,13 @@ class Potential(Parametrised, ABC):
             values = np.asarray(getattr(self, name))
             if values.ndim >= -axis and values.shape[axis] == len(atoms):
                 changed[name] = tiled(values, axis, repetitions)
-        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+        found = replace(self, **changed) if changed else self  # type: ignore[type-var]
+        lattice = getattr(self, "lattice", None)
+        if lattice is None or not self.uses_lattice:
+            return found
+        twin = copy(found)  # with a lattice in the order and the images of these atoms
+        object.__setattr__(twin, "lattice", undistorted(atoms, lattice).followed)
+        return twin
 
     def describe(self) -> str:
         """The terms, with their formulas and parameters, and the units, as text to print."""
@@ -289,6 +328,21 @@ class Sum(Potential):
     terms: tuple[Potential, ...]
 
     @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return any(term.uses_lattice for term in self.terms)
+
+    @property
+    def counts_shells(self) -> bool:
+        return any(term.counts_shells for term in self.terms)
+
+    def on_lattice(self, lattice: Atoms | None) -> "Potential":
+        terms = tuple(term.on_lattice(lattice) for term in self.terms)
+        return self if all(new is old for new, old in zip(terms, self.terms, strict=True)) else Sum(terms)
+
+    def geometry(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
+        return tuple(part for term in self.terms for part in term.geometry(atoms))
+
+    @property
     def force_scale(self) -> float:
         return sum(term.force_scale for term in self.terms)
 
@@ -312,21 +366,6 @@ class Sum(Potential):
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundSum":
         return BoundSum([term.bind(atoms, device) for term in self.terms], atoms, device)
-
-
-def bound_at(potential: "Potential", reference: Structures, atoms: Structures, device: str = "cpu") -> BoundPotential:
-    """A potential whose bonds are those of a reference structure, at the positions and in the cell of another.
-
-    Replicas share the bonds of the first reference: atoms that stand in other periodic images are taken from there.
-    """
-    bound, present = potential.bind(reference, device), BoundPotential(atoms, device)
-    positions = present.positions
-    if not isinstance(reference, Atoms) and not isinstance(atoms, Atoms):
-        crossed = [crossings(reference[0], replica) for replica in atoms]
-        cells = np.stack([np.zeros((present.n_atoms, 3)) if found is None else found for found in crossed])
-        positions = positions - present.tensor(cells.astype(float)) @ present.cell
-    bound.move_to(positions, present.cell)
-    return bound
 
 
 class BoundSum(BoundPotential):

@@ -52,6 +52,7 @@ from ase_klm.potentials.exchange_of_distance import BoundExchangeOfDistance, Mem
 from ase_klm.potentials.functions_of_distance import DistanceFunction, Exponential
 from ase_klm.potentials.lattice_energy import BoundLatticeEnergy, Pairs, Spring
 from ase_klm.potentials.moment_lengths import MomentLengths
+from ase_klm.supercells import Undistorted, checked_lattice, undistorted
 
 S_SQUARED = 9 / 4
 DISTANCES = 3.9647, 6.8670, 7.9293
@@ -85,6 +86,7 @@ def cri3_model() -> Potential:
     """The model: exchange, lattice, and lengths of moments. Set moments of about 3 μB on chromium, none on iodine.
 
     Bonds are told by which atoms share neighbours, so that displaced and strained layers of any size have the same.
+    They are found anew when atoms move, unless the calculator has a lattice: ``SpinCalculator(..., lattice=layer)``.
 
     Examples
     --------
@@ -95,14 +97,26 @@ def cri3_model() -> Potential:
     return CrI3Exchange() + CrI3Lattice() + MomentLengths(LENGTH, LENGTH_STIFFNESS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrI3Exchange(Potential):
-    """E = Σ_bonds e_i·M(v)·e_j - Σ_i K (e_i·n_i)²: exchange and anisotropy of the chromium moments, every bond once."""
+    """E = Σ_bonds e_i·M(v)·e_j - Σ_i K (e_i·n_i)²: exchange and anisotropy of the chromium moments, every bond once.
+
+    Parameters
+    ----------
+    lattice : Atoms, optional
+        Layer whose bonds are taken, for all structures that repeat it. Default: the structure that this is bound to.
+    """
+
+    lattice: Atoms | None = None
+
+    def __post_init__(self) -> None:
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundExchangeOfDistance:
-        reference = atoms if isinstance(atoms, Atoms) else atoms[0]
-        layer = Layer(reference)
-        _check_moments(reference)
+        lattice = undistorted(atoms, self.lattice)
+        layer = Layer(lattice.atoms)
+        _check_moments(atoms if isinstance(atoms, Atoms) else atoms[0])
         first = layer.first_neighbours()
         second = layer.second_neighbours()
         groups: list[tuple[Term, list[Way]]] = [
@@ -113,19 +127,30 @@ class CrI3Exchange(Potential):
             (TwoIonAnisotropy(TWO_ION), first),
             (SingleIonAnisotropy(SINGLE_ION), [((c, HOME), (c, HOME), *layer.neighbours[c]) for c in layer.neighbours]),
         ]
-        return BoundExchangeOfDistance([_members(term, ways) for term, ways in groups], atoms, device)
+        return BoundExchangeOfDistance([_members(term, ways, lattice) for term, ways in groups], atoms, device)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CrI3Lattice(Potential):
-    """E = Σ_pairs ½ k (r - l)²: springs between the atoms."""
+    """E = Σ_pairs ½ k (r - l)²: springs between the atoms, with the lengths l of `lattices.cri3_monolayer`.
+
+    Parameters
+    ----------
+    lattice : Atoms, optional
+        Layer whose bonds are taken, for all structures that repeat it. Default: the structure that this is bound to.
+    """
+
+    lattice: Atoms | None = None
+
+    def __post_init__(self) -> None:
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundLatticeEnergy:
-        reference = atoms if isinstance(atoms, Atoms) else atoms[0]
-        lengths = _rest_lengths()
+        lattice, lengths = undistorted(atoms, self.lattice), _rest_lengths()
         pairs = []
-        for kind, ways in Layer(reference).springs().items():
-            group = _members(Spring(STIFFNESS[kind], lengths[kind]), ways)
+        for kind, ways in Layer(lattice.atoms).springs().items():
+            group = _members(Spring(STIFFNESS[kind], lengths[kind]), ways, lattice)
             pairs.append(Pairs(Spring(STIFFNESS[kind], lengths[kind]), group.i, group.j, group.cells))
         return BoundLatticeEnergy(pairs, [], atoms, device)
 
@@ -160,12 +185,13 @@ def _normal(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return normal / torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
 
 
-def _members(term: Term, ways: Sequence[Way]) -> Members:
+def _members(term: Term, ways: Sequence[Way], lattice: Undistorted) -> Members:
     """Bonds of a term as arrays, all seen from the home cell of their first end."""
     seen = [[shifted(site, (-n for n in way[0][1])) for site in way] for way in ways]
     atoms = np.array([[site[0] for site in way] for way in seen]).T
     cells = np.array([[site[1] for site in way] for way in seen]).transpose(1, 0, 2)
-    return Members(term, atoms[0], atoms[1], cells[1], list(zip(atoms[2:], cells[2:], strict=True)))
+    others = list(zip(atoms[2:], cells[2:], strict=True))
+    return Members(term, atoms[0], atoms[1], cells[1], others).in_images(lattice)
 
 
 @lru_cache

@@ -17,7 +17,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError, warn
-from ase_klm.graphs import Bonds, checked_shells, neighbour_shells
+from ase_klm.graphs import Bonds, checked_shells
 from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about
@@ -25,8 +25,16 @@ from ase_klm.potentials.base import Evaluation, Potential, Structures, frozen_ar
 from ase_klm.potentials.bilinear import BoundBilinear
 from ase_klm.potentials.bond_terms import BondTerm
 from ase_klm.potentials.functions_of_distance import DistanceFunction
-from ase_klm.supercells import Repetitions, cell_of_sites, crossings, followed, repeated_bonds, repetitions_of, tiled
-from ase_klm.validate import checked_array, checked_atoms, checked_number
+from ase_klm.supercells import (
+    Repetitions,
+    cell_of_sites,
+    checked_lattice,
+    placed_on,
+    repeated_bonds,
+    tiled,
+    undistorted,
+)
+from ase_klm.validate import checked_array, checked_number
 
 Bond = tuple[int, int, Sequence[int], Any]
 
@@ -48,7 +56,8 @@ class Exchange(Potential):
     shells : mapping, optional
         Shell number (among the magnetic atoms, counted from 1) → M in eV: a number J; a symmetric matrix (3, 3); or a
         function of the bond vector r_j - r_i (Å, shape (3,)) that returns one of these or, for Dzyaloshinskii-Moriya
-        interaction, any matrix with M(-r) = M(r)ᵀ.
+        interaction, any matrix with M(-r) = M(r)ᵀ. Vectors are those of the lattice; without one they are those of the
+        structure, and there are no atomic forces.
     bonds : sequence, optional
         ``(i, j, (n1, n2, n3), M)`` with atom j in the cell (n1, n2, n3); M a number or (3, 3), any matrix.
     onsite : array_like, optional
@@ -56,9 +65,8 @@ class Exchange(Potential):
     site_fields : array_like, optional
         f in eV, broadcast against moments: (3,), (N, 3) or (replicas, 1, 3).
     lattice : Atoms, optional
-        Undistorted cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use; for all
-        structures that repeat it as `Atoms.repeat` does, displaced or strained too. Default: the structure that this is
-        bound to.
+        Cell on which shells are counted, and whose indices `bonds`, `onsite` and `site_fields` use; for all structures
+        that repeat it as `Atoms.repeat` does, displaced or strained too. Default: the structure that this is bound to.
     """
 
     shells: Mapping[int, Any] | None = None
@@ -91,6 +99,17 @@ class Exchange(Potential):
             object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return bool(self.shells or self.bonds) or self.onsite is not None or self.site_fields is not None
+
+    @property
+    def counts_shells(self) -> bool:
+        return bool(self.shells) and self.lattice is None
+
+    def geometry(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
+        return super().geometry(atoms) if self.shells or self.lattice is not None else ()
+
+    @property
     def force_scale(self) -> float:
         listed = [matrix for *_, matrix in self.bonds or ()]
         shells = [value for value in (self.shells or {}).values() if not callable(value)]
@@ -114,18 +133,23 @@ class Exchange(Potential):
         if self.lattice is None:
             return replace(self, lattice=atoms)
         onsite, fields = self.site_terms(atoms)
-        bonds = tuple(zip(*self._listed(atoms), strict=True)) if self.bonds else self.bonds
-        lattice = undistorted(atoms, self.lattice)  # in the order and the images of these atoms
-        return replace(self, bonds=bonds, onsite=onsite, site_fields=fields, lattice=lattice)
+        lattice = undistorted(atoms, self.lattice)
+        bonds = self.bonds
+        if bonds:
+            i, j, cells, matrices = self._listed(atoms)
+            bonds = tuple(zip(i, j, lattice.present(i, j, cells), matrices, strict=True))
+        return replace(self, bonds=bonds, onsite=onsite, site_fields=fields, lattice=lattice.followed)
 
-    def explicit_bonds(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All bonds of a structure: i, j (n,), cells R (n, 3), and M (n, 3, 3) in eV."""
+    def explicit_bonds(self, structures: Structures) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All bonds of a structure, or of replicas: i, j (n,), cells R (n, 3), and M (n, 3, 3) in eV."""
+        atoms = structures if isinstance(structures, Atoms) else structures[0]
         magnetic = is_magnetic(atoms)
+        lattice = undistorted(structures if self.shells or self.lattice is not None else atoms, self.lattice)
         shells = dict(self.shells or {})
         i, j = np.zeros(0, int), np.zeros(0, int)
         cells, matrices = np.zeros((0, 3), int), np.zeros((0, 3, 3))
         if shells:
-            found = neighbour_shells(undistorted(atoms, self.lattice), shells, among=magnetic)
+            found = lattice.shells(shells, among=magnetic)
             i, j, cells = found.i, found.j, found.cells
             matrices = _shell_matrices(shells, found)
         if self.bonds:
@@ -139,21 +163,18 @@ class Exchange(Potential):
                 "its direction e = m/abs(m) does not exist",
                 "set its moment with set_moments or a texture, or leave it out of the bonds",
             )
-        return i, j, cells, matrices
+        return i, j, lattice.present(i, j, cells), matrices
 
     def _listed(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The listed bonds in all cells of a structure, as `explicit_bonds` gives them."""
+        """The listed bonds in all cells of a structure, with cells as on the lattice."""
         i, j, cells, matrices = (np.array(column) for column in zip(*self.bonds or (), strict=True))
         home = atoms if self.lattice is None else self.lattice
         _check_ends(i, j, cells, home)
-        repetitions = checked_repetitions(self.lattice, atoms)
         if self.lattice is None:
             _warn_of_unbonded_cells(np.unique([i, j]), atoms)
             return i, j, cells, matrices
-        i, j, cells = repeated_bonds(i, j, cells, len(home), repetitions)
-        crossed = crossings(self.lattice.repeat(repetitions), atoms)
-        assert crossed is not None
-        return i, j, cells + crossed[i] - crossed[j], tiled(matrices, 0, repetitions)
+        repetitions, _ = placed_on(self.lattice, atoms)
+        return *repeated_bonds(i, j, cells, len(home), repetitions), tiled(matrices, 0, repetitions)
 
     def site_terms(self, atoms: Atoms) -> tuple[np.ndarray | None, np.ndarray | None]:
         """A, shape (N, 3, 3), and f, broadcast against moments, of a structure, in eV; None without."""
@@ -166,7 +187,7 @@ class Exchange(Potential):
                 f"give shape ({n}, 3, 3); if the matrices are those of a cell that was repeated, say so: lattice=cell",
             )
         if self.lattice is not None:
-            repetitions = checked_repetitions(self.lattice, atoms)
+            repetitions, _ = placed_on(self.lattice, atoms)
             onsite = None if onsite is None else tiled(onsite, 0, repetitions)
             if fields is not None and fields.ndim > 1 and fields.shape[-2] == len(self.lattice):
                 fields = tiled(fields, -2, repetitions)
@@ -180,7 +201,7 @@ class BoundExchange(BoundBilinear):
         super().__init__(atoms, device)
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
         check_magnetic(reference)
-        bonds = exchange.explicit_bonds(reference)
+        bonds = exchange.explicit_bonds(atoms)
         onsite, site_fields = exchange.site_terms(reference)
         if onsite is not None:
             sites = np.arange(self.n_atoms)
@@ -196,6 +217,8 @@ class BoundExchange(BoundBilinear):
         self._i, self._j, self._cells, self._matrices = map(self.tensor, bonds)
         rows, columns = np.concatenate([i, j]), np.concatenate([j, i])
         blocks = np.concatenate([matrices, matrices.transpose(0, 2, 1)])
+        # without a lattice, functions of the bond vector change with the positions, in ways that are not differentiated
+        self._follows = exchange.lattice is None and any(map(callable, (exchange.shells or {}).values()))
         axis = np.arange(3)
         entries = np.broadcast_arrays(
             3 * rows[:, None, None] + axis[:, None], 3 * columns[:, None, None] + axis, blocks
@@ -232,7 +255,8 @@ class BoundExchange(BoundBilinear):
     def _evaluate(self, moments: Tensor, positions: Tensor, cell: Tensor, atomic: bool) -> Evaluation:
         e, length, product, gradient = self.frame(moments)
         energy = (e * (0.5 * product - self.site_fields)).sum(dim=(-2, -1))
-        return Evaluation(energy, self.magnetic_forces(gradient, e, length), *self.no_atomic_forces(moments, atomic))
+        magnetic_forces = self.magnetic_forces(gradient, e, length)
+        return Evaluation(energy, magnetic_forces, *self.no_atomic_forces(moments, atomic and not self._follows))
 
 
 def check_magnetic(atoms: Atoms) -> None:
@@ -241,47 +265,6 @@ def check_magnetic(atoms: Atoms) -> None:
         raise KLMError(
             "no atom carries a moment", "exchange acts on directions of moments", "set them, e.g. textures.random"
         )
-
-
-def checked_lattice(lattice: Any) -> Atoms:
-    """A copy of the cell whose indices parameters use, without constraints."""
-    copy: Atoms = checked_atoms(lattice).copy()
-    copy.set_constraint()
-    return copy
-
-
-def checked_repetitions(lattice: Atoms | None, atoms: Atoms) -> Repetitions:
-    """How often a structure repeats the lattice that parameters belong to; once where it is the structure itself.
-
-    Raises
-    ------
-    KLMError
-        When the structure is no repetition of it.
-    """
-    if lattice is None:
-        return 1, 1, 1
-    found = repetitions_of(lattice, atoms)
-    if found is None:
-        raise KLMError(
-            f"this structure, {atoms.get_chemical_formula()}, does not repeat the lattice of the exchange, "
-            f"{lattice.get_chemical_formula()}",
-            "bonds and parameters of sites have the indices of that lattice; atoms must come in the order of "
-            "lattice.repeat(...), with the same periodic directions, displaced by less than half a bond",
-            "build the structure by lattice.repeat(...), or give the exchange of this one",
-        )
-    return found
-
-
-def undistorted(atoms: Atoms, lattice: Atoms | None) -> Atoms:
-    """The repeated lattice that a structure is a distortion of, each atom in the image in which it stands there.
-
-    The structure itself where no lattice is given.
-    """
-    if lattice is None:
-        return atoms
-    found = followed(lattice.repeat(checked_repetitions(lattice, atoms)), atoms)
-    assert found is not None
-    return found
 
 
 def _warn_of_unbonded_cells(named: np.ndarray, atoms: Atoms) -> None:

@@ -5,7 +5,7 @@ the coupled dynamics of spins and atoms need: J. Tranchida et al., J. Comput. Ph
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
+from ase_klm.graphs import SkinBonds, checked_shells
 from ase_klm.memory import require_memory
 from ase_klm.moments import is_magnetic
 from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
@@ -22,9 +22,9 @@ from ase_klm.potentials.base import Evaluation, Potential, Structures
 from ase_klm.potentials.bilinear import BoundBilinear, unit_vectors
 from ase_klm.potentials.bond_terms import BondTerm, Others
 from ase_klm.potentials.edges import Edges, stress_of
-from ase_klm.potentials.exchange import check_magnetic, checked_lattice, undistorted
+from ase_klm.potentials.exchange import check_magnetic
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
-from ase_klm.supercells import Repetitions
+from ase_klm.supercells import Undistorted, checked_lattice, undistorted
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
@@ -44,7 +44,7 @@ class ExchangeOfDistance(Potential):
     shells : mapping, optional
         Shell number (among the magnetic atoms, counted from 1) → a function of distance (`Exponential`, `Table`,
         `BetheSlater`...), a matrix that follows the bond (`DzyaloshinskiiMoriya...`, `Kitaev`...), or a list of these.
-        The bonds are those of the reference structure and are kept; only their lengths and directions change.
+        The bonds are kept while atoms move; only their lengths and directions change.
     function : DistanceFunction, optional
         Exchange between all magnetic atoms that are nearer than the cutoff at the time.
     cutoff : float, optional
@@ -53,8 +53,8 @@ class ExchangeOfDistance(Potential):
     skin : float
         Å; pairs are searched anew when atoms have moved by half of it.
     lattice : Atoms, optional
-        Undistorted cell on which shells are counted, for all structures that repeat it. Default: the structure that
-        this is bound to.
+        Cell on which shells are counted, for all structures that repeat it. Default: the structure that this is bound
+        to.
     """
 
     shells: Mapping[int, Any] | None = None
@@ -77,6 +77,10 @@ class ExchangeOfDistance(Potential):
         if self.lattice is not None:
             object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
+    @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return bool(self.shells)
+
     def doubts(self, atoms: Atoms, force_scale: float) -> Iterator[Doubt]:
         magnetic = atoms[is_magnetic(atoms)]
         nearest = nearest_neighbours(magnetic) if len(magnetic) else None
@@ -90,17 +94,14 @@ class ExchangeOfDistance(Potential):
         if self.cutoff is not None:
             yield from doubts_about_cutoff(self.cutoff, nearest.distance.min())
 
-    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "ExchangeOfDistance":
-        return self if self.lattice is None else replace(self, lattice=undistorted(atoms, self.lattice))
-
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundExchangeOfDistance":
         reference = atoms if isinstance(atoms, Atoms) else atoms[0]
         check_magnetic(reference)
         shells: Mapping[int, tuple[Term, ...]] = self.shells or {}
         members = []
         if shells:
-            lattice = undistorted(reference, self.lattice)
-            bonds = neighbour_shells(lattice, shells, among=is_magnetic(reference))
+            lattice = undistorted(atoms, self.lattice)
+            bonds = lattice.shells(shells, among=is_magnetic(reference))
             for number, terms in shells.items():
                 own = bonds[bonds.shells == number]
                 members += [Members.of(term, lattice, own.i, own.j, own.cells) for term in terms]
@@ -120,10 +121,15 @@ class Members(NamedTuple):
     others: Sequence[Others] = ()
 
     @classmethod
-    def of(cls, term: Term, atoms: Atoms, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> "Members":
-        """With the other atoms as the term finds them on the structure."""
-        others = term.others(atoms, i, j, cells) if isinstance(term, BondTerm) else ()
-        return cls(term, i, j, cells, others)
+    def of(cls, term: Term, lattice: Undistorted, i: np.ndarray, j: np.ndarray, cells: np.ndarray) -> "Members":
+        """Of bonds on a lattice, with the other atoms as the term finds them there."""
+        others = term.others(lattice.atoms, i, j, cells) if isinstance(term, BondTerm) else ()
+        return cls(term, i, j, cells, others).in_images(lattice)
+
+    def in_images(self, lattice: Undistorted) -> "Members":
+        """With the cells of a structure whose atoms stand in other images than on the lattice."""
+        others = [(k, lattice.present(self.i, k, cells)) for k, cells in self.others]
+        return Members(self.term, self.i, self.j, lattice.present(self.i, self.j, self.cells), others)
 
 
 @dataclass(frozen=True)

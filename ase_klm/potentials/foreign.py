@@ -7,7 +7,7 @@ no moment.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class Foreign(Potential):
 
     calculator: BaseCalculator
     magnetic: bool | None = None
+    uses_lattice: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         name, offered = type(self.calculator).__name__, getattr(self.calculator, "implemented_properties", ())
@@ -277,21 +278,6 @@ def potential_of(atoms: Structures) -> Potential:
             "add the energy of the spins: atoms.calc = SumCalculator([ExchangeCalculator(...), calc])",
         )
     return found
-
-
-def reference_of(atoms: Atoms) -> Atoms:
-    """The structure on which the calculator of these atoms finds its bonds, with the present moments."""
-    for calculator in _parts(atoms.calc):
-        if hasattr(calculator, "reference"):
-            return calculator.reference(atoms)
-    return atoms
-
-
-def _parts(calculator: Any) -> list[Any]:
-    """The calculators of a linear combination, those among them taken apart."""
-    if isinstance(calculator, LinearCombinationCalculator):
-        return [leaf for part in calculator.mixer.calcs for leaf in _parts(part)]
-    return [calculator]
 
 
 def as_potential(calculator: Any) -> Potential:

@@ -22,12 +22,13 @@ from ase_klm.electrons.hamiltonian import TightBinding, monkhorst_pack_gamma, sp
 from ase_klm.electrons.occupation import FilledLevels, Occupation
 from ase_klm.electrons.response import SpinResponse
 from ase_klm.errors import KLMError, warn
-from ase_klm.graphs import SkinBonds, checked_shells, neighbour_shells
+from ase_klm.graphs import SkinBonds, checked_shells
 from ase_klm.memory import require_memory
 from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, nearest_neighbours
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 from ase_klm.potentials.kondo_response import KondoSecondDerivatives
 from ase_klm.potentials.parameters import Parametrised
+from ase_klm.supercells import checked_lattice, undistorted
 from ase_klm.validate import LARGEST, checked_array, checked_number, checked_repeats
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
@@ -104,8 +105,8 @@ class Kondo(Potential):
     Parameters
     ----------
     hopping : mapping or callable
-        {shell: t} in eV, shells counted among all atoms of the structure bound to and kept while atoms move; or a
-        function of distance t(r), written in torch (r in Å, any shape), with `cutoff`.
+        {shell: t} in eV, shells counted among all atoms; or a function of distance t(r), written in torch (r in Å, any
+        shape), with `cutoff`.
     J : float
         eV; may be negative.
     filling : float, optional
@@ -122,6 +123,9 @@ class Kondo(Potential):
         "auto", "all", "occupied": see :func:`ase_klm.electrons.diagonalisation.diagonalise`.
     dtype : str
         "float64", or "float32" for complex64 matrices: half the time, some 1e-5 of accuracy.
+    lattice : Atoms, optional
+        Cell on which shells are counted, for all structures that repeat it. Default: the structure that this is bound
+        to.
     """
 
     hopping: Hopping
@@ -133,12 +137,15 @@ class Kondo(Potential):
     cutoff: float | None = None
     solver: str = "auto"
     dtype: str = "float64"
+    lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hopping", _checked_hopping(self.hopping, self.cutoff))
         object.__setattr__(self, "kpts", checked_repeats(self.kpts, "kpts"))
         checked_number(self.J, "J", "eV")
         Occupation(self.filling, self.mu, self.temperature)
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
         for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:
@@ -147,6 +154,10 @@ class Kondo(Potential):
                     f"known are {', '.join(allowed)}",
                     f'for instance {name}="{allowed[0]}"',
                 )
+
+    @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return not callable(self.hopping)
 
     @property
     def force_scale(self) -> float:
@@ -211,8 +222,9 @@ class BoundKondo(BoundPotential):
         self._check_size()
         self.kpoints = self.tensor(monkhorst_pack_gamma(kondo.kpts))
         if isinstance(kondo.hopping, Mapping):
-            bonds = neighbour_shells(reference, kondo.hopping)
-            self._join(bonds.i, bonds.j, bonds.cells)
+            lattice = undistorted(atoms, kondo.lattice)
+            bonds = lattice.shells(kondo.hopping)
+            self._join(bonds.i, bonds.j, lattice.present(bonds.i, bonds.j, bonds.cells))
             self._amplitudes = self.tensor(np.array([kondo.hopping[shell] for shell in bonds.shells.tolist()], float))
             self._hopping_matrix = self.lattice.hopping_matrix(self._amplitudes)
         else:

@@ -7,7 +7,7 @@ force field.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -17,12 +17,12 @@ from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError
-from ase_klm.graphs import Bonds, SkinBonds, neighbour_shells
+from ase_klm.graphs import Bonds, SkinBonds
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, frozen_array
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.potentials.second_derivatives import Blocks
-from ase_klm.supercells import Repetitions
+from ase_klm.supercells import Repetitions, checked_lattice, undistorted
 from ase_klm.validate import checked_number
 from ase_klm.vectors import dot, norm
 
@@ -92,15 +92,18 @@ class LatticeEnergy(Potential):
     ----------
     shells : mapping, optional
         Shell number (among all atoms, counted from 1) → the stiffness of a spring in eV/Å², whose rest length is that
-        on the reference structure, or a function of distance in eV. The bonds are those of the reference structure.
+        on the lattice, or a function of distance in eV.
     bends : mapping, optional
-        Shell number → κ in eV for all angles between two bonds of that shell at one atom; θ₀ is that of the reference.
+        Shell number → κ in eV for all angles between two bonds of that shell at one atom; θ₀ is that on the lattice.
     function : DistanceFunction, optional
         Energy of all pairs that are nearer than the cutoff at the time, e.g. `Morse`.
     cutoff : float, optional
         Å, with `function` only. The energy jumps where a pair crosses it, unless the function vanishes there.
     skin : float
         Å; pairs are searched anew when atoms have moved by half of it.
+    lattice : Atoms, optional
+        Cell on which shells are counted and springs are at rest, for all structures that repeat it. Default: the
+        structure that this is bound to.
     """
 
     shells: Mapping[int, Any] | None = None
@@ -108,6 +111,7 @@ class LatticeEnergy(Potential):
     function: DistanceFunction | None = None
     cutoff: float | None = None
     skin: float = 0.5
+    lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
         for name, given in (("shells", self.shells), ("bends", self.bends)):
@@ -121,23 +125,30 @@ class LatticeEnergy(Potential):
         for shell, value in (self.bends or {}).items():
             checked_number(value, f"bending stiffness of shell {shell}", "eV")
         check_pair_function(self.function, self.cutoff, self.skin)
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
-    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> "LatticeEnergy":
+    @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return bool(self.shells or self.bends)
+
+    def repeated(self, atoms: Atoms, repetitions: Repetitions) -> Potential:
         for shell, value in (self.shells or {}).items():
             if isinstance(value, Spring) and np.size(value.length) > 1:
                 raise KLMError(
                     f"springs of shell {shell} with a length for each bond cannot be repeated",
                     "the lengths have the order of the bonds of one structure",
-                    "give a stiffness alone, whose lengths are those of the reference structure, or one length",
+                    "give a stiffness alone, whose lengths are those on the lattice, or one length",
                 )
-        return self
+        return super().repeated(atoms, repetitions)
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundLatticeEnergy":
-        reference = atoms if isinstance(atoms, Atoms) else atoms[0]
         shells, bends = self.shells or {}, self.bends or {}
         pairs, angles = [], []
         if shells or bends:
-            bonds = neighbour_shells(reference, {*shells, *bends})
+            lattice = undistorted(atoms, self.lattice)
+            bonds = lattice.shells({*shells, *bends})
+            bonds = replace(bonds, cells=lattice.present(bonds.i, bonds.j, bonds.cells))
             for number, value in shells.items():
                 own = bonds[bonds.shells == number]
                 law = value if isinstance(value, DistanceFunction) else Spring(value, own.distances)

@@ -32,6 +32,7 @@ class MomentLengths(Potential):
 
     length: Any
     stiffness: float
+    uses_lattice: ClassVar[bool] = False
     per_site: ClassVar[Mapping[str, int]] = {"length": -1}
 
     def __post_init__(self) -> None:

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor
 
 from ase_klm.errors import KLMError, warn
-from ase_klm.graphs import neighbour_shells
+from ase_klm.graphs import neighbour_shells, with_complete_cell
 from ase_klm.memory import require_memory
 from ase_klm.models.base import FARTHEST, LatticeNetwork
 from ase_klm.models.files import verified_origin
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures
 from ase_klm.potentials.tiles import Tile, sums_and_gradient, tiles
+from ase_klm.supercells import checked_lattice, undistorted
 from ase_klm.validate import checked_number
 
 LONGEST_DEVIATION = 0.05
@@ -47,6 +49,9 @@ class Network(Potential):
         "float32" or "float64"; default that of the weights.
     compile : bool
         Whether torch compiles the network.
+    lattice : Atoms, optional
+        Cell on which sites and their neighbours are told, for all structures that repeat it. Default: the structure
+        that this is bound to.
     """
 
     model: LatticeNetwork
@@ -54,6 +59,7 @@ class Network(Potential):
     largest_tile: int = LARGEST_TILE
     dtype: str | None = None
     compile: bool = False
+    lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, LatticeNetwork):
@@ -71,6 +77,8 @@ class Network(Potential):
             model.local_terms = torch.compile(model.local_terms)  # type: ignore[method-assign]
         _check_known(self.hamiltonian or {}, model)
         object.__setattr__(self, "model", model)
+        if self.lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundNetwork":
         return BoundNetwork(self, atoms, device)
@@ -101,11 +109,13 @@ class BoundNetwork(BoundPotential):
         self.dtype = self.model.energy_shift.dtype
         self._check_lengths(self.moments)
         self._check_size(network.largest_tile)
-        sites = self.model.lattice.place(self.reference)
+        lattice = with_complete_cell(undistorted(atoms, network.lattice).atoms)
+        sites = self.model.lattice.place(lattice)
         self.tiles: list[Tile] = []
         if self.n_atoms > network.largest_tile:
-            self.tiles = tiles(self.model, self.reference, sites, network.largest_tile, network.hamiltonian)
+            self.tiles = tiles(self.model, lattice, sites, network.largest_tile, network.hamiltonian)
         self.placed: Any = self.model.tables(sites, network.hamiltonian)
+        self._shortest = neighbour_shells(lattice, (1,), doubtful=False).distances.min()
         self._warned = False
 
     def _check_size(self, largest_tile: int) -> None:
@@ -123,9 +133,8 @@ class BoundNetwork(BoundPotential):
 
     @property
     def interaction_range(self) -> float:
-        bonds = neighbour_shells(self.reference, (1,))
         longest = max(np.linalg.norm(star.displacements, axis=1).max() for star in self.model.lattice.stars)
-        return 2 * self.model.reach * float(longest * bonds.distances.min())
+        return 2 * self.model.reach * float(longest * self._shortest)
 
     def energy(self, moments: Tensor, positions: Tensor, cell: Tensor) -> Tensor:
         return self._total(self.model.local_terms(moments.to(self.dtype), self.placed).double().sum(-1))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from torch import Tensor
 
@@ -31,6 +32,26 @@ class Scaled(Potential):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factor", checked_number(self.factor, "factor"))
+
+    @property
+    def uses_lattice(self) -> bool:  # type: ignore[override]
+        return self.potential.uses_lattice
+
+    @property
+    def counts_shells(self) -> bool:
+        return self.potential.counts_shells
+
+    @property
+    def lattice(self) -> Atoms | None:
+        """That of E'."""
+        return getattr(self.potential, "lattice", None)
+
+    def on_lattice(self, lattice: Atoms | None) -> Potential:
+        found = self.potential.on_lattice(lattice)
+        return self if found is self.potential else Scaled(found, self.factor)
+
+    def geometry(self, atoms: Atoms) -> tuple[np.ndarray, ...]:
+        return self.potential.geometry(atoms)
 
     @property
     def force_scale(self) -> float:

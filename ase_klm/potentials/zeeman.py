@@ -25,6 +25,7 @@ class Zeeman(Potential):
     """
 
     field: Any
+    uses_lattice: ClassVar[bool] = False
     per_replica: ClassVar[tuple[str, ...]] = ("field",)
     per_site: ClassVar[Mapping[str, int]] = {"field": -2}
 

@@ -34,6 +34,7 @@ from ase_klm.potentials.base import terms_of
 from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.potentials.scaled import unscaled
 from ase_klm.runs.inputs import checked_logfile, checked_replicas, open_log
+from ase_klm.runs.lattice import keep_lattice
 from ase_klm.runs.state import check_size
 from ase_klm.validate import Array, checked_number
 
@@ -60,6 +61,9 @@ class SpinLatticeFilter(Filter):
     `magnetic_fmax`: their part across the moment, and with free magnitudes the whole. The column fmax in an optimizer's
     own log is the former only; the `logfile` of the filter has both. Each evaluation of the optimizer is one of the
     calculator; `moment_scale=None` costs two more at the start.
+
+    Bonds by neighbour shells stay: those of the calculator's lattice, else of the structure at the start; then
+    `atoms.calc` becomes a copy of the calculator with that lattice.
 
     Constraints of ASE (`FixAtoms` and the like) hold for positions. A trajectory of the optimizer has frames with
     moments and magnetic forces, which `ase_klm.data.read` returns. Optimizers that limit the step of each atom by
@@ -132,6 +136,7 @@ class SpinLatticeFilter(Filter):
             atoms = FrechetCellFilter(structure, mask=_periodic_strains(structure))
         _check_constraints(structure, structure is not atoms)
         super().__init__(structure, indices=range(len(structure)))
+        keep_lattice(structure)
         self._began = len(structure)
         self.lattice = atoms
         self.magnitudes, self.magnetic_fmax = magnitudes, magnetic_fmax

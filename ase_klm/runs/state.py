@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ase_klm.errors import KLMError
 from ase_klm.moments import get_moments, set_moments
-from ase_klm.potentials.base import BoundPotential, Evaluation, bound_at, terms_of
-from ase_klm.potentials.foreign import Foreign, potential_of, reference_of
+from ase_klm.potentials.base import BoundPotential, Evaluation, terms_of
+from ase_klm.potentials.foreign import Foreign, potential_of
 from ase_klm.potentials.scaled import Scaled, unscaled
+from ase_klm.supercells import beside
 from ase_klm.validate import Array
 from ase_klm.vectors import norm
 
@@ -118,13 +119,12 @@ class SpinState:
     def _bind(self) -> None:
         self._hamiltonians = [_hamiltonian(replica) for replica in self.replicas]
         self._places = [place_of(replica) for replica in self.replicas]
-        replicas = list(self.replicas)
-        references = [reference_of(replica) for replica in replicas]
-        device = str(getattr(replicas[0].calc, "device", "cpu"))
-        potential = potential_of(replicas[0] if self.single else replicas)
-        reference, present = (references[0], replicas[0]) if self.single else (references, replicas)
-        self.bound: BoundPotential = bound_at(potential, reference, present, device)
-        self.set(BoundPotential(present, device).moments)
+        device = str(getattr(self.replicas[0].calc, "device", "cpu"))
+        first, *others = self.replicas
+        potential = potential_of(first if self.single else list(self.replicas))
+        present = first if self.single else [first, *(beside(first, other) for other in others)]
+        self.bound: BoundPotential = potential.bind(present, device)
+        self.set(self.bound.moments)
         self._shown = [get_moments(replica) for replica in self.replicas]
 
 
