@@ -477,8 +477,7 @@ def spring_chain(size=12, stiffness=2.0):
     """A chain of irons with springs along it; the moments stand apart."""
     atoms = lattices.chain(size, a=2.5)
     textures.uniform(atoms, length=2.0)
-    atoms.calc = SpinCalculator(potentials.LatticeEnergy(shells={1: stiffness}))
-    atoms.get_forces()  # the calculator sees the chain at rest
+    atoms.calc = SpinCalculator(potentials.LatticeEnergy(shells={1: stiffness}), lattice=atoms)  # springs at rest
     frequencies = 2 * np.sqrt(stiffness / atoms.get_masses()[0]) * np.abs(np.sin(np.pi * np.arange(size) / size))
     return atoms, units.HBAR * frequencies  # of the waves n/size, in eV
 
