@@ -41,13 +41,13 @@ def imports(path):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        for name in names:
-            if name.startswith(("ase_klm.", "ase.")):
-                found.append((name, node in tree.body))
+        found += [(name, node in tree.body) for name in names if name.startswith(("ase_klm.", "ase."))]
     return found
 
 
+@functools.cache
 def files():
+    """Python files of the package by their names from its root."""
     return {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.py"))}
 
 
