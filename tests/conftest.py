@@ -10,6 +10,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("repeatable", derandomize=True)  # pytest --hypothesis-profile=default searches further
+settings.load_profile("repeatable")
 
 REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -128,7 +128,7 @@ def test_supercells_of_random_bonds(seed, n, repetitions):
     parameters["onsite"] += parameters["onsite"].transpose(0, 2, 1)
     atoms.calc = ExchangeCalculator(**parameters)
     e = get_moments(atoms) / 1.7
-    field = 1.7 * np.array(-get_magnetic_forces(atoms)) + 12 * e  # balances what turns the moments, and holds them
+    field = 1.7 * np.array(-get_magnetic_forces(atoms)) + 40 * e  # balances what turns the moments, and holds them
     half = field * rng.uniform(size=(n, 1))
     calc = ExchangeCalculator(**parameters, site_fields=half, field=(field - half) / 1.7)
     q = np.array([(a / repetitions[0], b / repetitions[1], 0) for a in range(3) for b in range(2)])
