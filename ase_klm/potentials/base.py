@@ -93,6 +93,12 @@ class Potential(Parametrised, ABC):
         """Whether bonds are found on the structure that this is bound to, and must be found anew when atoms move."""
         return self.uses_lattice and getattr(self, "lattice", None) is None
 
+    def _keep_lattice(self) -> None:
+        """Keep a checked copy of `lattice`, where one is given: for the `__post_init__` of potentials that have it."""
+        lattice = getattr(self, "lattice", None)
+        if lattice is not None:
+            object.__setattr__(self, "lattice", checked_lattice(lattice))
+
     def on_lattice(self, lattice: Atoms | None) -> "Potential":
         """The same with its shells counted, and its sites named, on a lattice; one that it has already stays."""
         if lattice is None or not self.uses_lattice or getattr(self, "lattice", self) is not None:

@@ -52,7 +52,7 @@ from ase_klm.potentials.exchange_of_distance import BoundExchangeOfDistance, Mem
 from ase_klm.potentials.functions_of_distance import DistanceFunction, Exponential
 from ase_klm.potentials.lattice_energy import BoundLatticeEnergy, Pairs, Spring
 from ase_klm.potentials.moment_lengths import MomentLengths
-from ase_klm.supercells import Undistorted, checked_lattice, undistorted
+from ase_klm.supercells import Undistorted, undistorted
 
 S_SQUARED = 9 / 4
 DISTANCES = 3.9647, 6.8670, 7.9293
@@ -110,8 +110,7 @@ class CrI3Exchange(Potential):
     lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundExchangeOfDistance:
         lattice = undistorted(atoms, self.lattice)
@@ -143,8 +142,7 @@ class CrI3Lattice(Potential):
     lattice: Atoms | None = None
 
     def __post_init__(self) -> None:
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     def bind(self, atoms: Structures, device: str = "cpu") -> BoundLatticeEnergy:
         lattice, lengths = undistorted(atoms, self.lattice), _rest_lengths()

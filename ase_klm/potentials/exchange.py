@@ -28,7 +28,6 @@ from ase_klm.potentials.functions_of_distance import DistanceFunction
 from ase_klm.supercells import (
     Repetitions,
     cell_of_sites,
-    checked_lattice,
     placed_on,
     repeated_bonds,
     tiled,
@@ -95,8 +94,7 @@ class Exchange(Potential):
             object.__setattr__(self, "onsite", frozen_array(self.onsite, "onsite", "eV"))
         if self.site_fields is not None:
             object.__setattr__(self, "site_fields", frozen_array(self.site_fields, "site_fields", "eV"))
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     @property
     def uses_lattice(self) -> bool:  # type: ignore[override]

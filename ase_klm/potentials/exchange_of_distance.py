@@ -24,7 +24,7 @@ from ase_klm.potentials.bond_terms import BondTerm, Others
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.exchange import check_magnetic
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
-from ase_klm.supercells import Undistorted, checked_lattice, undistorted
+from ase_klm.supercells import Undistorted, undistorted
 from ase_klm.vectors import dot, norm
 
 Term = DistanceFunction | BondTerm
@@ -74,8 +74,7 @@ class ExchangeOfDistance(Potential):
         shells = {shell: checked_terms(value, f"shell {shell}") for shell, value in (self.shells or {}).items()}
         object.__setattr__(self, "shells", shells)
         check_pair_function(self.function, self.cutoff, self.skin)
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     @property
     def uses_lattice(self) -> bool:  # type: ignore[override]

@@ -28,7 +28,7 @@ from ase_klm.plausibility import Doubt, doubts_about, doubts_about_cutoff, neare
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures, gradients_by_position
 from ase_klm.potentials.kondo_response import KondoSecondDerivatives
 from ase_klm.potentials.parameters import Parametrised
-from ase_klm.supercells import checked_lattice, undistorted
+from ase_klm.supercells import undistorted
 from ase_klm.validate import LARGEST, checked_array, checked_number, checked_repeats
 
 Hopping = Mapping[int, float] | Callable[[Tensor], Tensor]
@@ -144,8 +144,7 @@ class Kondo(Potential):
         object.__setattr__(self, "kpts", checked_repeats(self.kpts, "kpts"))
         checked_number(self.J, "J", "eV")
         Occupation(self.filling, self.mu, self.temperature)
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
         for name, allowed in (("dtype", tuple(DTYPES)), ("solver", SOLVERS)):
             value = getattr(self, name)
             if not isinstance(value, str) or value not in allowed:

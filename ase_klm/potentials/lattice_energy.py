@@ -22,7 +22,7 @@ from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Struc
 from ase_klm.potentials.edges import Edges, stress_of
 from ase_klm.potentials.functions_of_distance import DistanceFunction, check_pair_function
 from ase_klm.potentials.second_derivatives import Blocks
-from ase_klm.supercells import Repetitions, checked_lattice, undistorted
+from ase_klm.supercells import Repetitions, undistorted
 from ase_klm.validate import checked_number
 from ase_klm.vectors import dot, norm
 
@@ -125,8 +125,7 @@ class LatticeEnergy(Potential):
         for shell, value in (self.bends or {}).items():
             checked_number(value, f"bending stiffness of shell {shell}", "eV")
         check_pair_function(self.function, self.cutoff, self.skin)
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     @property
     def uses_lattice(self) -> bool:  # type: ignore[override]

@@ -17,7 +17,7 @@ from ase_klm.models.base import FARTHEST, LatticeNetwork
 from ase_klm.models.files import verified_origin
 from ase_klm.potentials.base import BoundPotential, Evaluation, Potential, Structures
 from ase_klm.potentials.tiles import Tile, sums_and_gradient, tiles
-from ase_klm.supercells import checked_lattice, undistorted
+from ase_klm.supercells import undistorted
 from ase_klm.validate import checked_number
 
 LONGEST_DEVIATION = 0.05
@@ -77,8 +77,7 @@ class Network(Potential):
             model.local_terms = torch.compile(model.local_terms)  # type: ignore[method-assign]
         _check_known(self.hamiltonian or {}, model)
         object.__setattr__(self, "model", model)
-        if self.lattice is not None:
-            object.__setattr__(self, "lattice", checked_lattice(self.lattice))
+        self._keep_lattice()
 
     def bind(self, atoms: Structures, device: str = "cpu") -> "BoundNetwork":
         return BoundNetwork(self, atoms, device)
